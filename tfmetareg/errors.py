@@ -1,0 +1,9 @@
+"""The one exception that stands for a mistake of the user's."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: what is wrong, where, what to do.
+
+    The message is one line. The command line prints it without a traceback
+    and exits with status 2.
+    """

@@ -1,0 +1,67 @@
+"""Values that travel between the parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+
+class PairBatch(NamedTuple):
+    """A batch of image pairs: float32 in [0, 1], each (batch, height, width, 1)."""
+
+    moving: object
+    fixed: object
+
+
+class Episode(NamedTuple):
+    """One meta-step's data: moving and fixed (m, k, batch, height, width, 1).
+
+    Row t holds the k batches of the t-th sampled task, in the order in which
+    the inner loop takes them. float32 in [0, 1].
+    """
+
+    moving: object
+    fixed: object
+
+
+class LossTerms(NamedTuple):
+    """Eq. (1) and its terms, float32 scalars: total = similarity + lambda * smoothness."""
+
+    total: object
+    similarity: object
+    smoothness: object
+
+
+def no_landmarks() -> np.ndarray:
+    """Landmarks of a pair that has none: float32 (0, 2)."""
+    return np.zeros((0, 2), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePair:
+    """One pair of 2D images as a source delivers it, or as a record holds it.
+
+    Attributes:
+        key: name of the pair, unique within its task.
+        subject: person or eye that the pair shows; splits never divide one.
+        moving, fixed: (height, width). Raw intensities in any real dtype when
+            delivered by a source; uint8 of one common shape in a record.
+        moving_landmarks, fixed_landmarks: float32 (n, 2), (row, column) in
+            pixels of the image beside them, row i matching row i; n may be 0.
+        moving_spacing, fixed_spacing: pixel size (row, column) in mm, or None.
+        split: "train", "finetune" or "test" where the source prescribes it.
+        task: task that the pair belongs to where the source prescribes it.
+    """
+
+    key: str
+    subject: str
+    moving: np.ndarray
+    fixed: np.ndarray
+    moving_landmarks: np.ndarray = dataclasses.field(default_factory=no_landmarks)
+    fixed_landmarks: np.ndarray = dataclasses.field(default_factory=no_landmarks)
+    moving_spacing: Optional[tuple[float, float]] = None
+    fixed_spacing: Optional[tuple[float, float]] = None
+    split: Optional[str] = None
+    task: Optional[str] = None
