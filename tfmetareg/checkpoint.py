@@ -1,0 +1,94 @@
+"""Checkpoints of a training stage, tied to the configuration that made them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfmetareg.errors import UserError
+from tfmetareg.files import write_json
+
+
+class TrainState:
+    """All that a training stage changes: model, optimizers, position in the data, step."""
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        optimizers: dict[str, tf.keras.optimizers.legacy.Optimizer],
+        batches: tf.data.Dataset,
+    ):
+        self.model = model
+        self.optimizers = optimizers
+        self.iterator = iter(batches)
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+
+    def trackable(self) -> tf.train.Checkpoint:
+        """Everything as one checkpoint."""
+        return tf.train.Checkpoint(
+            model=self.model, step=self.step, iterator=self.iterator, **self.optimizers
+        )
+
+
+class Checkpoints:
+    """The checkpoints folder of one stage."""
+
+    def __init__(self, directory: Path, fingerprint: dict[str, Any], every_seconds: float):
+        """
+        Args:
+            directory: folder, made on first saving.
+            fingerprint: the configuration keys and values that decide on the result.
+            every_seconds: pause between checkpoints.
+
+        Raises:
+            UserError: the folder belongs to another configuration; the message
+                names the keys that differ.
+        """
+        self.directory = Path(directory)
+        self.every_seconds = every_seconds
+        self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._saved_at = time.monotonic()
+        self._refuse_another_configuration()
+
+    @property
+    def _fingerprint_file(self) -> Path:
+        return self.directory / "config.json"
+
+    def _refuse_another_configuration(self) -> None:
+        if not self._fingerprint_file.is_file():
+            return
+        found = json.loads(self._fingerprint_file.read_text())
+        keys = sorted({**found, **self._fingerprint})
+        different = [key for key in keys if found.get(key) != self._fingerprint.get(key)]
+        if different:
+            changes = "; ".join(
+                f"`{key}` was {found.get(key)}, is {self._fingerprint.get(key)}" for key in different
+            )
+            raise UserError(
+                f"{self.directory.parent}: begun with another configuration ({changes}); "
+                "use another --workdir, or remove that folder."
+            )
+
+    def restore(self, state: TrainState) -> int:
+        """Brings `state` to the newest checkpoint, if there is one; returns its step."""
+        newest = tf.train.latest_checkpoint(str(self.directory))
+        if newest:
+            state.trackable().restore(newest).assert_existing_objects_matched()
+        return int(state.step.numpy())
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint, keeping the one before."""
+        if not self._fingerprint_file.is_file():
+            write_json(self._fingerprint_file, self._fingerprint)
+        manager = tf.train.CheckpointManager(state.trackable(), str(self.directory), max_to_keep=2)
+        manager.save(checkpoint_number=int(state.step.numpy()))
+        self._saved_at = time.monotonic()
+
+    def save_if_due(self, state: TrainState) -> None:
+        """Writes a checkpoint if the pause since the last one is over."""
+        if time.monotonic() - self._saved_at >= self.every_seconds:
+            self.save(state)

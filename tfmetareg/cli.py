@@ -1,0 +1,45 @@
+"""The command line: `python train.py --mode ...`, also installed as `tfmetareg`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from tfmetareg.config import parse_command
+from tfmetareg.errors import UserError
+
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs one mode.
+
+    Returns:
+        0; 2 for a user's mistake (one line, no traceback), 1 for a failure of
+        ours, 130 after Ctrl-C.
+    """
+    try:
+        command = parse_command(sys.argv[1:] if arguments is None else arguments, _CONFIGS)
+        _run(command)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _run(command) -> None:
+    # TensorFlow's own notices (missing CUDA, fusion passes that gave up) would bury what matters here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    mode = importlib.import_module(f"tfmetareg.runs.{command.mode}")
+    mode.run(command.config, command.workdir)

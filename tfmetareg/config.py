@@ -1,0 +1,339 @@
+"""The typed configuration: every option's default, type, range and help line; its command line.
+
+The defaults are those of `configs/<mode>.yaml`, for 128x128 images on two CPU
+cores. `configs/paper.yaml` holds the paper's own values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, List, Literal, Optional
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, restricted_number_type
+
+from tfmetareg.errors import UserError
+
+MODES = ("pretrain", "reptile", "finetune", "evaluate", "export", "reproduce")
+
+Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
+Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
+Count = restricted_number_type("Count", int, [(">=", 2)])
+Rows = Literal["not_deformed", "transfer", "fine_tune_10", "ours_10"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the records are and which tasks of them play which part.
+
+    Args:
+        root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
+        sources: Source tasks. Empty means all tasks of that role.
+        target: Target task. Empty means the only task of that role.
+    """
+
+    root: Optional[str] = None
+    sources: List[str] = dataclasses.field(default_factory=list)
+    target: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The registration network.
+
+    Args:
+        name: Name in the model registry.
+        features: U-Net features, encoder then decoder (surplus decoder entries at full resolution).
+    """
+
+    name: str = "vxm_dense"
+    features: List[List[PositiveInt]] = dataclasses.field(
+        default_factory=lambda: [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Eq. (1): similarity + lambda * smoothness.
+
+    Args:
+        window: Side of the local NCC window in pixels.
+        smoothness_weight: lambda, the weight of the squared displacement gradient.
+        similarity: "ncc" ignores flat windows and padding; "voxelmorph" is voxelmorph 0.2's NCC.
+    """
+
+    window: Window = 9
+    smoothness_weight: NonNegativeFloat = 1.0
+    similarity: Literal["ncc", "voxelmorph"] = "ncc"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """Stage 1: joint training on the pooled source tasks.
+
+    Args:
+        steps: Gradient steps.
+        batch_size: Pairs per gradient step.
+        learning_rate: Adam's rate.
+        init: "scratch" or a voxelmorph .h5 weights file.
+    """
+
+    steps: NonNegativeInt = 3000
+    batch_size: PositiveInt = 1
+    learning_rate: Rate = 1e-3
+    init: str = "scratch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reptile:
+    """Stage 2: meta-training, Eq. (2).
+
+    Args:
+        meta_steps: Outer updates.
+        meta_batch_size: m, tasks sampled per outer update.
+        inner_steps: k, inner updates per task.
+        inner_batch_size: Pairs per inner update.
+        inner_optimizer: Optimizer of the inner loop.
+        inner_learning_rate: Rate of the inner loop.
+        outer_optimizer: "sgd" is Eq. (2) as printed; "adam" is the paper's meta-optimizer.
+        outer_learning_rate: alpha, outer step size (sgd) or rate of the meta-optimizer (adam).
+        outer_annealing: "linear" takes alpha to zero over the outer updates.
+        reset_inner: "never" carries the inner optimizer's slots from task to task; "task" zeroes them.
+        init: "pretrain" (that stage of the same workdir), "scratch" or a .h5 weights file.
+    """
+
+    meta_steps: PositiveInt = 200
+    meta_batch_size: PositiveInt = 3
+    inner_steps: PositiveInt = 10
+    inner_batch_size: PositiveInt = 1
+    inner_optimizer: Literal["adam", "sgd"] = "adam"
+    inner_learning_rate: Rate = 1e-3
+    outer_optimizer: Literal["adam", "sgd"] = "sgd"
+    outer_learning_rate: Rate = 1.0
+    outer_annealing: Literal["none", "linear"] = "linear"
+    reset_inner: Literal["never", "task"] = "never"
+    init: str = "pretrain"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Stage 3: adaptation to the target task.
+
+    Args:
+        epochs: Passes over the fine-tuning pairs.
+        batch_size: Pairs per gradient step.
+        learning_rate: Adam's rate.
+        init: "reptile" or "pretrain" (stages of the same workdir), "scratch" or a .h5 weights file.
+        evaluate_every: Epochs between evaluations on the test split; 0 for none.
+        name: Stage folder within the workdir.
+    """
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 1
+    learning_rate: Rate = 5e-4
+    init: str = "reptile"
+    evaluate_every: NonNegativeInt = 1
+    name: str = "finetune"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measures a network on a split of one task.
+
+    Args:
+        weights: A stage of the workdir, a .h5 weights file, or "none" for undeformed images.
+        task: Task to evaluate on. Empty means the target.
+        split: Split of that task.
+        method: Name of the result. Empty means the stage's or the file's name.
+        examples: Pairs kept whole for the figures.
+    """
+
+    weights: str = "finetune"
+    task: str = ""
+    split: Literal["train", "finetune", "test"] = "test"
+    method: str = ""
+    examples: PositiveInt = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Writes a SavedModel for TF Serving.
+
+    Args:
+        weights: A stage of the workdir or a .h5 weights file.
+        name: Model name; the folder is export/<name>/<next version>.
+    """
+
+    weights: str = "finetune"
+    name: str = "tfmetareg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduce:
+    """The paper's comparison on one target.
+
+    Args:
+        rows: Rows of the table; stages that a row needs are trained or taken from the workdir.
+    """
+
+    rows: List[Rows] = dataclasses.field(
+        default_factory=lambda: ["not_deformed", "transfer", "fine_tune_10", "ours_10"]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole configuration; every stage reads its own section and the shared ones.
+
+    Args:
+        seed: Seed of initial weights and of the order of the data.
+        deterministic: Bit-for-bit repeatable operations, at some cost on a GPU.
+        checkpoint_seconds: Seconds between checkpoints of a running stage.
+        log_every: Steps between logged lines.
+    """
+
+    seed: NonNegativeInt = 0
+    deterministic: bool = True
+    checkpoint_seconds: NonNegativeFloat = 120.0
+    log_every: PositiveInt = 10
+    data: Data = dataclasses.field(default_factory=Data)
+    model: Model = dataclasses.field(default_factory=Model)
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    pretrain: Pretrain = dataclasses.field(default_factory=Pretrain)
+    reptile: Reptile = dataclasses.field(default_factory=Reptile)
+    finetune: Finetune = dataclasses.field(default_factory=Finetune)
+    evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
+    export: Export = dataclasses.field(default_factory=Export)
+    reproduce: Reproduce = dataclasses.field(default_factory=Reproduce)
+
+    def flat(self, *sections: str) -> dict[str, Any]:
+        """`section.key: value` of the named sections; "" names the keys outside any section."""
+        values = self.to_dict()
+        keys = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        chosen = keys if "" in sections else {}
+        for section in sections:
+            if section:
+                chosen.update({f"{section}.{key}": value for key, value in values[section].items()})
+        return chosen
+
+    def to_dict(self) -> dict[str, Any]:
+        """Sections and their values in plain types; the restricted ones are subclasses of them."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML that `--config` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the user asked for on the command line."""
+
+    mode: str
+    workdir: Path
+    config: Config
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of `train.py`."""
+    parser = ArgumentParser(
+        prog="train.py",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Meta-learned medical image registration: pretrain, Reptile, fine-tune, evaluate.",
+    )
+    parser.add_argument("--mode", type=Literal[MODES], required=True, help="What to do.")
+    parser.add_argument("--config", action="config", help="YAML file of options; configs/<mode>.yaml without it.")
+    parser.add_argument("--workdir", type=Optional[str], help="Where results go; runs/<mode> without it.")
+    parser.add_class_arguments(Config, as_group=True)
+    return parser
+
+
+def parse_command(arguments: Sequence[str], configs: Path) -> Command:
+    """Reads the command line.
+
+    Args:
+        arguments: without the program's name.
+        configs: folder whose `<mode>.yaml` is read where no `--config` is given.
+
+    Raises:
+        UserError: an unknown key, a wrong type, a value out of range, a missing
+            or damaged file; one line that names the key, the rule and the value.
+    """
+    parser = build_parser()
+    arguments = list(arguments)
+    mode = _mode(arguments)
+    default = configs / f"{mode}.yaml"
+    if default.is_file() and not any(re.match(r"--config(=|$)", argument) for argument in arguments):
+        arguments = ["--config", str(default), *arguments]
+    try:
+        values = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise UserError(_explain(str(error), parser)) from None
+    # jsonargparse names the call `instantiate_classes` up to 4.48, where `instantiate` is missing.
+    values = getattr(parser, "instantiate", parser.instantiate_classes)(values)
+    fields = {field.name: values[field.name] for field in dataclasses.fields(Config)}
+    config = _checked(Config(**fields))
+    return Command(values.mode, Path(values.workdir or f"runs/{values.mode}"), config)
+
+
+def _mode(arguments: list[str]) -> Optional[str]:
+    """The mode, read ahead of everything else, since it decides on the default file."""
+    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    ahead.add_argument("--mode", nargs="?")
+    return ahead.parse_known_args(arguments)[0].mode
+
+
+def _checked(config: Config) -> Config:
+    """Rules that span more than one value's type."""
+    if config.loss.window % 2 == 0:
+        raise UserError(f"`loss.window` ({config.loss.window}) must be odd: the window has a centre pixel.")
+    features = config.model.features
+    if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):
+        raise UserError(
+            f"`model.features` ({features}) must be [encoder, decoder], the decoder at least as long as the encoder."
+        )
+    for key in ("finetune.name", "evaluate.method", "export.name"):
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if not re.fullmatch(r"[\w.-]*", value) or value.startswith(".") or (name == "name" and not value):
+            raise UserError(f"`{key}` ({value!r}) must be a plain name of letters, digits, '_', '-' and '.'.")
+    return config
+
+
+_REWORDED = (
+    (r'^Parser key "([\w.]+)":', r"`\1`:"),
+    (r"Not of type \w+: (.+) does not conform to restriction (.+)$", r"must be \2 (v: the value), got \1."),
+    (r"Expected a typing\.Literal\[(.+)\]\. Got value: (.*)$", r"must be one of \1, got \2."),
+    (r"Expected a <class '(\w+)'>\. Got value: (.*)$", r"must be of type \1, got \2."),
+)
+
+
+def _explain(message: str, parser: ArgumentParser) -> str:
+    """One line out of jsonargparse's message; names the nearest known key where one is unknown."""
+    line = " ".join(message.split())
+    for pattern, plain in _REWORDED:
+        line = re.sub(pattern, plain, line)
+    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line)
+    option = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", line)
+    if not group and not option:
+        return line
+    unknown = ".".join(group.groups()) if group else next(filter(None, option.groups()))
+    known = ["mode", "config", "workdir", *flat_keys()]
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
+    hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists them."
+    return f"`{unknown}` is not an option{hint}"
+
+
+def flat_keys() -> list[str]:
+    """Every key as the command line spells it."""
+    sections = [field.name for field in dataclasses.fields(Config)]
+    whole = dataclasses.asdict(Config())
+    return list(Config().flat("", *[name for name in sections if isinstance(whole[name], dict)]))

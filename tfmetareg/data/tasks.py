@@ -1,0 +1,95 @@
+"""Several tasks' streams joined: pooled for pretraining, in episodes for Reptile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from tfmetareg.data.records import Records, pair_stream, ready_ahead
+from tfmetareg.errors import UserError
+from tfmetareg.types import Episode
+
+
+def task_pairs(records: Records, task: str, split: str, *, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Endless batches of one task, for fine-tuning: PairBatch, (batch_size, height, width, 1) float32."""
+    return ready_ahead(pair_stream(records, task, split, batch_size=batch_size, seed=seed))
+
+
+def mixed_pairs(records: Records, tasks: Sequence[str], *, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Endless batches from the pooled tasks, each pair of the pool equally likely (pretraining).
+
+    A batch mixes tasks.
+
+    Returns:
+        PairBatch, (batch_size, height, width, 1) float32 in [0, 1].
+    """
+    streams = [
+        pair_stream(records, task, "train", batch_size=1, seed=seed + 2 * index)
+        for index, task in enumerate(tasks)
+    ]
+    shares = tf.constant([float(records.pair_count(task, "train")) for task in tasks])
+
+    def choose(step: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_categorical(tf.math.log(shares)[None], 1, [seed, step])[0]
+
+    pooled = _interleaved(streams, choose)
+    joined = pooled.unbatch().batch(batch_size, drop_remainder=True)
+    return ready_ahead(joined)
+
+
+def episodes(
+    records: Records,
+    tasks: Sequence[str],
+    *,
+    meta_batch_size: int,
+    inner_steps: int,
+    batch_size: int,
+    seed: int,
+) -> tf.data.Dataset:
+    """Endless episodes: m different tasks drawn uniformly, k batches from each one's own stream.
+
+    Args:
+        records: where the tasks are.
+        tasks: names of the source tasks; their split "train" is used.
+        meta_batch_size: m.
+        inner_steps: k.
+        batch_size: pairs per inner update.
+        seed: decides on the tasks drawn and on the order within each.
+
+    Returns:
+        Episode, (m, k, batch_size, height, width, 1) float32 in [0, 1].
+
+    Raises:
+        UserError: fewer tasks than m.
+    """
+    if meta_batch_size > len(tasks):
+        raise UserError(
+            f"`reptile.meta_batch_size` ({meta_batch_size}) must be at most the number of source tasks "
+            f"({len(tasks)}: {', '.join(tasks)})."
+        )
+    streams = [
+        pair_stream(records, task, "train", batch_size=batch_size, seed=seed + 2 * index).batch(inner_steps)
+        for index, task in enumerate(tasks)
+    ]
+
+    def choose(step: tf.Tensor) -> tf.Tensor:
+        ranks = tf.random.stateless_uniform([len(tasks)], [seed, step])
+        return tf.cast(tf.argsort(ranks)[:meta_batch_size], tf.int64)
+
+    adaptations = _interleaved(streams, choose)
+    joined = adaptations.batch(meta_batch_size, drop_remainder=True)
+    return ready_ahead(joined.map(lambda pairs: Episode(*pairs)))
+
+
+def _interleaved(
+    streams: list[tf.data.Dataset], choose: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.data.Dataset:
+    """Draws from the streams in the order of indices that `choose(step)` gives.
+
+    The choice is a function of the step alone: a stateful random operation
+    could not be checkpointed.
+    """
+    choices = tf.data.Dataset.counter().map(choose).unbatch()
+    return tf.data.Dataset.choose_from_datasets(streams, choices, stop_on_empty_dataset=False)
+

@@ -1,0 +1,164 @@
+"""Measures a registration over a split: per pair, and summed up."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Callable
+from typing import Any, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from tfmetareg import metrics
+from tfmetareg.losses import local_ncc
+from tfmetareg.steps import LossFn
+from tfmetareg.types import PairBatch
+
+Register = Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PairResult:
+    """One pair's figures, before and after registration; distances are None without landmarks."""
+
+    key: str
+    subject: str
+    distance_before_px: Optional[float]
+    distance_px: Optional[float]
+    ncc_before: float
+    ncc: float
+    local_ncc_before: float
+    local_ncc: float
+    folding_percent: float
+    seconds: float
+    loss: float
+    landmarks: int
+
+
+def undeformed(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
+    """The registration that leaves everything in its place."""
+    return pair.moving, tf.zeros([*pair.fixed.shape[:3], 2])
+
+
+class Evaluator:
+    """Measures one registration function on one split, as often as it is called."""
+
+    def __init__(self, register: Register, examples: tf.data.Dataset, loss_fn: LossFn):
+        """
+        Args:
+            register: (1, height, width, 1) pair -> warped, displacement.
+            examples: as `data.records.examples` gives them.
+            loss_fn: (pair, warped, displacement) -> LossTerms.
+        """
+        self._register = tf.function(register)
+        self._measure = tf.function(_measure)
+        self._loss = tf.function(lambda *arguments: loss_fn(*arguments).total)
+        self._examples = examples
+
+    def __call__(self) -> list[PairResult]:
+        """Registers and measures every pair."""
+        first = next(iter(self._examples))
+        self._register(_batch(first))  # Traces and warms up, so that no pair's time holds it.
+        return [self.register_and_measure(example)[0] for example in self._examples]
+
+    def examples(self, count: int) -> dict[str, np.ndarray]:
+        """The first `count` pairs with their images, fields and landmarks, as arrays for a figure."""
+        arrays: dict[str, Any] = {"key": [], "moving": [], "fixed": [], "warped": [], "displacement": []}
+        landmarks = {}
+        for index, example in enumerate(self._examples.take(count)):
+            result, warped, displacement = self.register_and_measure(example)
+            arrays["key"].append(result.key)
+            for name in ("moving", "fixed"):
+                arrays[name].append(example[name].numpy()[..., 0])
+                landmarks[f"{name}_landmarks_{index}"] = example[f"{name}_landmarks"].numpy()
+            arrays["warped"].append(warped.numpy()[0, ..., 0])
+            arrays["displacement"].append(displacement.numpy()[0])
+        return {**{name: np.stack(values) for name, values in arrays.items()}, **landmarks}
+
+    def register_and_measure(self, example: dict[str, tf.Tensor]) -> tuple[PairResult, tf.Tensor, tf.Tensor]:
+        """One pair's figures, its warped image and its displacement."""
+        pair = _batch(example)
+        began = time.perf_counter()
+        warped, displacement = self._register(pair)
+        displacement.numpy()
+        seconds = time.perf_counter() - began
+        values = self._measure(pair, warped, displacement)
+        result = PairResult(
+            key=example["key"].numpy().decode(),
+            subject=example["subject"].numpy().decode(),
+            distance_before_px=_distance(tf.zeros_like(displacement), example),
+            distance_px=_distance(displacement, example),
+            seconds=seconds,
+            loss=float(self._loss(pair, warped, displacement)),
+            landmarks=len(example["fixed_landmarks"]),
+            **{name: float(value) for name, value in values.items()},
+        )
+        return result, warped, displacement
+
+
+def summary(results: list[PairResult]) -> dict[str, Any]:
+    """Means and standard deviations over the pairs, as a result file holds them (DESIGN, section 3)."""
+
+    def spread(name: str, before: bool = True) -> dict[str, float]:
+        values = {"mean": _mean(results, name), "std": float(np.std([getattr(r, name) for r in results]))}
+        return {**values, "before_mean": _mean(results, f"{name}_before")} if before else values
+
+    marked = [result for result in results if result.landmarks]
+    distance = None
+    if marked:
+        after, ahead = ([getattr(r, name) for r in marked] for name in ("distance_px", "distance_before_px"))
+        distance = {
+            "mean": float(np.mean(after)),
+            "std": float(np.std(after)),
+            "before_mean": float(np.mean(ahead)),
+            "before_std": float(np.std(ahead)),
+            "landmarks": sum(result.landmarks for result in marked),
+        }
+    folding = [result.folding_percent for result in results]
+    return {
+        "pairs": len(results),
+        "distance_px": distance,
+        "ncc": spread("ncc"),
+        "local_ncc": spread("local_ncc"),
+        "folding_percent": {"mean": float(np.mean(folding)), "max": float(np.max(folding))},
+        "seconds_per_pair": {"median": float(np.median([result.seconds for result in results]))},
+    }
+
+
+def to_csv(results: list[PairResult]) -> str:
+    """One line per pair, with a header; an empty field where a pair has no landmarks."""
+    names = [field.name for field in dataclasses.fields(PairResult)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(result) for result in results)
+    return text.getvalue()
+
+
+def _mean(results: list[PairResult], name: str) -> float:
+    return float(np.mean([getattr(result, name) for result in results]))
+
+
+def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
+    return PairBatch(example["moving"][None], example["fixed"][None])
+
+
+def _measure(pair: PairBatch, warped: tf.Tensor, displacement: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Intensity and field measures of a batch of one, as scalars."""
+    values = {
+        "ncc_before": metrics.ncc(pair.fixed, pair.moving),
+        "ncc": metrics.ncc(pair.fixed, warped),
+        "local_ncc_before": local_ncc(pair.fixed, pair.moving),
+        "local_ncc": local_ncc(pair.fixed, warped),
+        "folding_percent": metrics.folding_percent(displacement),
+    }
+    return {name: value[0] for name, value in values.items()}
+
+
+def _distance(displacement: tf.Tensor, example: dict[str, tf.Tensor]) -> Optional[float]:
+    """Landmark distance of a batch of one, or None where it has no landmarks."""
+    fixed, moving = example["fixed_landmarks"], example["moving_landmarks"]
+    return float(metrics.landmark_distance(displacement[0], fixed, moving)) if len(fixed) else None

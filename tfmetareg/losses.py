@@ -1,0 +1,116 @@
+"""Eq. (1): L = -CC(F, M o phi) + lambda * |grad phi|^2."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfmetareg.types import LossTerms, PairBatch
+
+# Variance of an image in [0, 1] below which a window counts as flat: half a grey level of 8 bits, squared.
+_FLAT = (0.5 / 255.0) ** 2
+
+
+def registration_loss(
+    pair: PairBatch,
+    warped: tf.Tensor,
+    displacement: tf.Tensor,
+    *,
+    window: int = 9,
+    smoothness_weight: float = 1.0,
+    similarity: str = "ncc",
+) -> LossTerms:
+    """The unsupervised loss of the paper, Eq. (1), averaged over the batch.
+
+    Args:
+        pair: the images; only `fixed` is compared.
+        warped: (batch, height, width, 1) float32, moving warped onto fixed.
+        displacement: (batch, height, width, 2) float32, pixels, (row, column).
+        window: side of the NCC window in pixels, odd (9 in the paper).
+        smoothness_weight: lambda (1 in the paper).
+        similarity: "ncc" (`local_ncc`) or "voxelmorph" (`voxelmorph_ncc`).
+
+    Returns:
+        total = similarity + smoothness_weight * smoothness; similarity is the negated CC.
+    """
+    cc = {"ncc": local_ncc, "voxelmorph": voxelmorph_ncc}[similarity](pair.fixed, warped, window=window)
+    similarity_term = -tf.reduce_mean(cc)
+    smoothness_term = smoothness(displacement)
+    return LossTerms(similarity_term + smoothness_weight * smoothness_term, similarity_term, smoothness_term)
+
+
+def local_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> tf.Tensor:
+    """Mean squared local correlation coefficient per pair, in [0, 1].
+
+    The CC of Balakrishnan et al. (2019), with two repairs: at the border a
+    window holds only the pixels that exist (zero padding would correlate with
+    itself), and windows where either image is flat carry no information and
+    do not count.
+
+    Args:
+        fixed, warped: (batch, height, width, 1) float32 in [0, 1].
+        window: side of the window in pixels, odd.
+
+    Returns:
+        (batch,) float32; 0 where every window is flat.
+    """
+    mean_f, mean_w, var_f, var_w, covariance = _local_moments(fixed, warped, window)
+    textured = tf.stop_gradient(tf.cast((var_f > _FLAT) & (var_w > _FLAT), tf.float32))
+    variances = tf.maximum(var_f, _FLAT) * tf.maximum(var_w, _FLAT)
+    # Rounding may leave |covariance| a hair above its bound.
+    squared = tf.minimum(tf.square(covariance) / variances, 1.0)
+    counted = tf.reduce_sum(textured, axis=[1, 2, 3])
+    return tf.math.divide_no_nan(tf.reduce_sum(squared * textured, axis=[1, 2, 3]), counted)
+
+
+def voxelmorph_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> tf.Tensor:
+    """voxelmorph 0.2's `NCC` to the letter, for parity: zero padding, flat windows counted.
+
+    Args:
+        fixed, warped: (batch, height, width, 1) float32.
+        window: side of the window in pixels, odd.
+
+    Returns:
+        (batch,) float32, mean over the pixels.
+    """
+    epsilon, size = 1e-5, float(window * window)
+    stacked = tf.concat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], axis=-1)
+    sum_f, sum_w, sum_ff, sum_ww, sum_fw = tf.split(_box_sum(stacked, window), 5, axis=-1)
+    covariance = tf.maximum(sum_fw - sum_f * sum_w / size, epsilon)
+    var_f = tf.maximum(sum_ff - sum_f * sum_f / size, epsilon)
+    var_w = tf.maximum(sum_ww - sum_w * sum_w / size, epsilon)
+    return tf.reduce_mean((covariance / var_f) * (covariance / var_w), axis=[1, 2, 3])
+
+
+def smoothness(displacement: tf.Tensor) -> tf.Tensor:
+    """Mean squared forward difference of the displacement, averaged over both directions.
+
+    The diffusion regularizer |grad phi|^2 as voxelmorph's `Grad("l2")` computes it.
+
+    Args:
+        displacement: (batch, height, width, 2) float32, pixels.
+
+    Returns:
+        float32 scalar, (pixels per pixel)^2.
+    """
+    rows = displacement[:, 1:] - displacement[:, :-1]
+    columns = displacement[:, :, 1:] - displacement[:, :, :-1]
+    return (tf.reduce_mean(tf.square(rows)) + tf.reduce_mean(tf.square(columns))) / 2.0
+
+
+def _local_moments(fixed: tf.Tensor, warped: tf.Tensor, window: int) -> tuple[tf.Tensor, ...]:
+    """Means, variances and covariance over each window, (batch, height, width, 1) each."""
+    # E[x^2] - E[x]^2 loses digits where the mean is large; centring the images costs nothing.
+    fixed, warped = fixed - 0.5, warped - 0.5
+    stacked = tf.concat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], axis=-1)
+    count = _box_sum(tf.ones_like(fixed[:1]), window)
+    mean_f, mean_w, ff, ww, fw = tf.split(_box_sum(stacked, window) / count, 5, axis=-1)
+    return mean_f, mean_w, ff - mean_f * mean_f, ww - mean_w * mean_w, fw - mean_f * mean_w
+
+
+def _box_sum(images: tf.Tensor, window: int) -> tf.Tensor:
+    """Sum over the window around each pixel, zero outside; separable: two 1D passes."""
+    channels = images.shape[-1]
+    column = tf.ones([window, 1, channels, 1])
+    row = tf.ones([1, window, channels, 1])
+    vertical = tf.nn.depthwise_conv2d(images, column, [1, 1, 1, 1], "SAME")
+    return tf.nn.depthwise_conv2d(vertical, row, [1, 1, 1, 1], "SAME")

@@ -1,0 +1,62 @@
+"""Reptile (Nichol et al., 2018) as Park et al. (2021) use it for registration."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfmetareg.meta import weights
+from tfmetareg.optim import reset_optimizer
+from tfmetareg.steps import LossFn, adapt
+from tfmetareg.types import Episode, LossTerms, PairBatch
+
+
+def reptile_step(
+    model: tf.keras.Model,
+    inner: tf.keras.optimizers.legacy.Optimizer,
+    outer: tf.keras.optimizers.legacy.Optimizer,
+    loss_fn: LossFn,
+    episode: Episode,
+    *,
+    reset_inner: str = "never",
+) -> dict[str, tf.Tensor]:
+    """One meta-update, Eq. (2): theta <- theta + outer(mean_t(theta_t - theta)).
+
+    For each task: copy theta in, adapt for k steps, add theta_t - theta to the
+    mean. The mean delta, negated, is handed to `outer` as a gradient: SGD with
+    rate alpha is Eq. (2) as printed, Adam is the paper's "two Adam optimizers".
+
+    Args:
+        model: `warped, displacement = model([moving, fixed])`; holds theta before and after.
+        inner, outer: optimizers built for the model's trainable variables.
+        loss_fn: (pair, warped, displacement) -> LossTerms.
+        episode: (m, k, batch, height, width, 1) float32 each.
+        reset_inner: "never" carries the inner slots from task to task, "task"
+            zeroes them before each one.
+
+    Returns:
+        float32 scalars: total, similarity, smoothness (means over tasks and
+        inner steps) and delta_norm (norm of the mean delta).
+
+    Raises:
+        ValueError: `reset_inner` is something else.
+    """
+    if reset_inner not in ("never", "task"):
+        raise ValueError(f"`reset_inner` must be 'never' or 'task', got {reset_inner!r}.")
+    variables = model.trainable_variables
+    theta = weights.copy(variables)
+    deltas = weights.zeros_like(theta)
+    losses = tf.zeros(3)
+    tasks = tf.shape(episode.moving)[0]
+    for task in tf.range(tasks):
+        weights.assign(variables, theta)
+        if reset_inner == "task":
+            reset_optimizer(inner)
+        terms = adapt(model, inner, loss_fn, PairBatch(episode.moving[task], episode.fixed[task]))
+        deltas = weights.add_difference(deltas, variables, theta)
+        losses += tf.stack(terms)
+    weights.assign(variables, theta)
+    share = 1.0 / tf.cast(tasks, tf.float32)
+    mean_delta = weights.scale(deltas, share)
+    outer.apply_gradients(zip(weights.scale(mean_delta, -1.0), variables))
+    terms = LossTerms(*tf.unstack(losses * share))
+    return {**terms._asdict(), "delta_norm": tf.linalg.global_norm(mean_delta)}

@@ -1,0 +1,421 @@
+"""Figures of the report, each a matplotlib Figure made from arrays; no global plotting state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
+
+from tfmetareg.files import StrPath, published
+from tfmetareg.report.results import Examples, Result, label, series
+
+DPI = 120
+MAX_EXAMPLES = 4
+MAX_COLUMNS = 6
+MAX_LANDMARKS = 24
+LANDMARK = "#ffd400"
+# Okabe-Ito and Tol hues that stay apart in the common colour deficiencies; within a
+# family (fine-tune, ours, matched) the long run is the darker shade.
+COLOURS = {
+    "not_deformed": "#999999",
+    "affine": "#555555",
+    "model_seen": "#cc79a7",
+    "model_unseen": "#882255",
+    "transfer": "#b39b00",
+    "fine_tune_10": "#f0a13a",
+    "fine_tune_long": "#d55e00",
+    "ours_10": "#56b4e9",
+    "ours_long": "#0072b2",
+    "matched": "#9bc53d",
+    "matched_10": "#33b38c",
+    "matched_long": "#117733",
+    "elastix": "#8c6bd1",
+    "syn": "#332288",
+    "pretrain": "#b39b00",
+    "reptile": "#332288",
+    "finetune": "#0072b2",
+}
+OTHER_COLOURS = ("#a65628", "#44aa99", "#e41a1c", "#000000")
+DASHED = frozenset({"matched", "matched_10", "matched_long"})
+LOSS_TERMS = {
+    "total": ("#222222", "total (what is minimised)"),
+    "similarity": ("#0072b2", "similarity"),
+    "smoothness": ("#d55e00", "smoothness (unweighted)"),
+}
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,  # names of pairs and methods may hold any character
+}
+styled = matplotlib.rc_context(_STYLE)
+
+
+def method_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colour of every method or stage; the unknown ones take turns in a palette of their own."""
+    unknown = [name for name in names if name not in COLOURS]
+    others = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(unknown)}
+    return {name: COLOURS.get(name) or others[name] for name in names}
+
+
+def save_figure(figure: Figure, path: StrPath) -> Path:
+    """Publishes a figure as a PNG whose bytes depend on its content alone."""
+    path = Path(path)
+    with matplotlib.rc_context(_STYLE), published(path) as temporary:
+        figure.savefig(
+            temporary,
+            dpi=DPI,
+            facecolor="white",
+            metadata={"Software": None},
+            bbox_inches="tight",
+            pad_inches=0.06,
+        )
+    return path
+
+
+def overlay(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Two images in one, as in Fig. 4: warped in magenta, fixed in green, agreement grey to white.
+
+    Args:
+        warped, fixed: (height, width) in [0, 1].
+
+    Returns:
+        (height, width, 3) float32 RGB in [0, 1].
+    """
+    return np.clip(np.stack([warped, fixed, warped], axis=-1), 0.0, 1.0).astype(np.float32)
+
+
+def landmark_residuals(displacement: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Errors p_fixed + displacement(p_fixed) - p_moving of landmarks, displacement read bilinearly.
+
+    Args:
+        displacement: (height, width, 2) pixels, (row, column).
+        fixed, moving: (k, 2) landmarks, (row, column), matched row by row.
+
+    Returns:
+        (k, 2) float64 pixels, (row, column).
+    """
+    limits = np.asarray(displacement.shape[:2]) - 1
+    points = np.clip(np.asarray(fixed, np.float64), 0, limits)
+    low = np.minimum(points.astype(int), np.maximum(limits - 1, 0))
+    (row, column), (row_part, column_part) = low.T, (points - low).T[..., None]
+    next_row, next_column = np.minimum(low + 1, limits).T
+    upper = displacement[row, column] * (1 - column_part) + displacement[row, next_column] * column_part
+    lower = (
+        displacement[next_row, column] * (1 - column_part) + displacement[next_row, next_column] * column_part
+    )
+    return fixed + upper * (1 - row_part) + lower * row_part - moving
+
+
+@styled
+def figure_overlays(examples: Mapping[str, Examples]) -> Figure:
+    """Fig. 4: overlays of warped and fixed, a row per example pair, a column per method.
+
+    Where "not_deformed" is missing, a first column "Before" shows moving and fixed. More
+    than MAX_COLUMNS methods are broken into bands of half the pairs. Landmarks of the
+    fixed image (MAX_LANDMARKS of a pair) are rings with a line to a dot off by the error
+    that remains; the number below is the mean length of all of them.
+
+    Args:
+        examples: example pairs by method, in the order of the columns.
+    """
+    columns = _overlay_columns(examples)
+    keys = _common_keys(examples)
+    bands = math.ceil(len(columns) / MAX_COLUMNS)
+    width = math.ceil(len(columns) / bands)
+    rows = keys if bands == 1 else keys[: MAX_EXAMPLES // 2]
+    height, breadth = columns[0][1].fixed.shape[1:]
+    panel = 2.1 if width > 3 else 2.5
+    size = (panel * width + 0.3, (panel * height / breadth + 0.42) * len(rows) * bands + 0.3)
+    figure = Figure(figsize=size, layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
+    axes = figure.subplots(len(rows) * bands, width, squeeze=False)
+    for position, (title, pairs) in enumerate(columns):
+        band, column = divmod(position, width)
+        for row, key in enumerate(rows):
+            _draw_overlay(axes[band * len(rows) + row, column], pairs, pairs.keys.index(key))
+        axes[band * len(rows), column].set_title(title)
+    for row, axis in enumerate(axes[:, 0]):
+        axis.set_ylabel(_shortened(rows[row % len(rows)], 26), fontsize=8.5)
+    for axis in axes[-len(rows) :, width - (bands * width - len(columns)) :].flat:
+        axis.set_visible(False)
+    return figure
+
+
+@styled
+def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
+    """Fig. 3: landmark distance, NCC and loss on the test pairs over the epochs of fine-tuning.
+
+    Args:
+        stages: metrics lines by stage; those without evaluation lines are left out.
+    """
+    shown = evaluated_stages(stages)
+    colours = method_colours(list(shown))
+    measures = [
+        (key, name)
+        for key, name in (
+            ("test/distance_px", "Landmark distance (px)"),
+            ("test/ncc", "NCC"),
+            ("test/total", "Loss"),
+        )
+        if any(len(series(lines, "epoch", key)[0]) for lines in shown.values())
+    ]
+    figure = Figure(figsize=(3.9 * max(len(measures), 2), 3.9), layout="constrained")
+    handles = {}
+    for axis, (key, name) in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures):
+        # The longest run first, so that a shorter one that follows the same path stays visible.
+        for stage, lines in sorted(shown.items(), key=lambda item: -len(item[1])):
+            epochs, values = series(lines, "epoch", key)
+            style = {
+                "color": colours[stage],
+                "linestyle": "--" if stage in DASHED else "-",
+                "label": label(stage),
+            }
+            marker = {"marker": "o", "markersize": 3.5} if len(epochs) <= 15 else {}
+            (handles[stage],) = axis.plot(epochs, values, **style, **marker)
+        axis.set(title=name, xlabel="Epochs of fine-tuning")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    figure.legend(
+        handles=[handles[stage] for stage in shown], loc="outside lower center", ncols=min(len(shown), 4)
+    )
+    return figure
+
+
+def evaluated_stages(stages: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Lines of every stage that evaluation wrote with an epoch; stages without one are left out."""
+    lines = {
+        stage: [line for line in lines if line.get("epoch") is not None and line.get("test/ncc") is not None]
+        for stage, lines in stages.items()
+    }
+    return {stage: evaluated for stage, evaluated in lines.items() if evaluated}
+
+
+@styled
+def figure_training(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
+    """Loss terms of every stage over its steps: total and similarity above, smoothness below.
+
+    Args:
+        stages: metrics lines by stage; those without training lines are left out.
+    """
+    shown = [stage for stage, lines in stages.items() if len(series(lines, "step", "total")[0])]
+    width = min(len(shown), 3) if len(shown) != 4 else 2
+    height = math.ceil(len(shown) / width)
+    figure = Figure(figsize=(max(3.9 * width, 5.6), 3.4 * height + 0.4), layout="constrained")
+    ratios = [2.2, 1] * height
+    axes = figure.subplots(2 * height, width, squeeze=False, gridspec_kw={"height_ratios": ratios})
+    for position, stage in enumerate(shown):
+        row, column = divmod(position, width)
+        _draw_stage(axes[2 * row, column], axes[2 * row + 1, column], stage, stages[stage])
+    for axis in axes[2 * height - 2 :, width - (height * width - len(shown)) :].flat:
+        axis.set_visible(False)
+    handles = [axes[0, 0].get_lines()[1], axes[0, 0].get_lines()[3], axes[1, 0].get_lines()[1]]
+    figure.legend(handles, [text for _, text in LOSS_TERMS.values()], loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def figure_distances(distances: Mapping[str, Sequence[float]]) -> Figure:
+    """Landmark distance of every pair by method: points, their box (quartiles) and median.
+
+    The axis is logarithmic where the largest distance is over 20 times the smallest.
+
+    Args:
+        distances: pixels, one per pair, by method in the order of the rows from the top.
+    """
+    figure = Figure(figsize=(8.6, 0.45 * len(distances) + 1.0), layout="constrained")
+    axis = figure.subplots()
+    colours = method_colours(list(distances))
+    for row, (name, values) in enumerate(distances.items()):
+        _draw_box(axis, row, np.sort(np.asarray(values, np.float64)), colours[name])
+    axis.set_yticks(range(len(distances)), [label(name) for name in distances])
+    axis.set_ylim(len(distances) - 0.45, -0.55)
+    axis.grid(False, axis="y")
+    axis.set_xlabel("Landmark distance per pair (px)")
+    pooled = np.concatenate([np.asarray(values, np.float64) for values in distances.values()])
+    if 0 < 20 * pooled.min() < pooled.max():
+        _use_log_axis(axis)
+        axis.set_xlabel("Landmark distance per pair (px, logarithmic)")
+    else:
+        axis.set_xlim(left=0)
+    return figure
+
+
+@styled
+def figure_field(examples: Examples, index: int = 0) -> Figure:
+    """The deformation of one pair: moving under the sampling grid, warped, fixed, |displacement|.
+
+    Args:
+        examples: pairs of one method.
+        index: the pair to draw.
+    """
+    displacement = examples.displacement[index]
+    height, width = displacement.shape[:2]
+    figure = Figure(figsize=(13.2, 3.0 * height / width + 0.55), layout="compressed")
+    axes = figure.subplots(1, 4)
+    for axis, name in zip(axes, ("moving", "warped", "fixed")):
+        axis.imshow(getattr(examples, name)[index], cmap="gray", vmin=0, vmax=1)
+        axis.set_title(name.capitalize())
+    axes[0].set_title("Moving, with x + displacement(x)")
+    axes[0].add_collection(LineCollection(_grid_lines(displacement), colors="#ffb000", linewidths=0.8))
+    length = np.linalg.norm(displacement, axis=-1)
+    image = axes[3].imshow(length, cmap="viridis", vmin=0, vmax=max(float(length.max()), 1e-3))
+    axes[3].set_title("Length of the displacement (px)")
+    figure.colorbar(image, ax=axes[3], fraction=0.046, pad=0.02)
+    for axis in axes:
+        _bare(axis, height, width)
+    return figure
+
+
+def field_method(results: Sequence[Result], examples: Mapping[str, Examples]) -> str:
+    """Method whose field is worth a look: the project's own if there, else the last that deforms."""
+    moved = [name for name in examples if np.any(examples[name].displacement)]
+    order = [result.method for result in results if result.method in moved]
+    own = [name for name in ("ours_long", "ours_10") if name in order]
+    return (own or order[::-1] or [""])[0]
+
+
+def _overlay_columns(examples: Mapping[str, Examples]) -> list[tuple[str, Examples]]:
+    columns = [(label(name), pairs) for name, pairs in examples.items()]
+    if "not_deformed" in examples:
+        return columns
+    return [("Before", _undeformed(columns[0][1])), *columns]
+
+
+def _undeformed(pairs: Examples) -> Examples:
+    return Examples(
+        keys=pairs.keys,
+        moving=pairs.moving,
+        fixed=pairs.fixed,
+        warped=pairs.moving,
+        displacement=np.zeros_like(pairs.displacement),
+        fixed_landmarks=pairs.fixed_landmarks,
+        moving_landmarks=pairs.moving_landmarks,
+    )
+
+
+def _common_keys(examples: Mapping[str, Examples]) -> list[str]:
+    """Pairs that every method has, in the first method's order, MAX_EXAMPLES at most."""
+    first, *others = examples.values()
+    return [key for key in first.keys if all(key in pairs.keys for pairs in others)][:MAX_EXAMPLES]
+
+
+def _draw_overlay(axis: Any, pairs: Examples, index: int) -> None:
+    fixed = pairs.fixed[index]
+    axis.imshow(overlay(pairs.warped[index], fixed), interpolation="nearest")
+    landmarks = pairs.fixed_landmarks[index]
+    if len(landmarks):
+        residuals = landmark_residuals(pairs.displacement[index], landmarks, pairs.moving_landmarks[index])
+        segments = np.stack([landmarks, landmarks + residuals], axis=1)[..., ::-1]
+        _draw_landmarks(axis, segments[_evenly(len(segments), MAX_LANDMARKS)])
+        axis.set_xlabel(f"{np.linalg.norm(residuals, axis=1).mean():.2f} px", labelpad=2)
+    _bare(axis, *fixed.shape)
+
+
+def _draw_landmarks(axis: Any, segments: np.ndarray) -> None:
+    """A ring at the start of each segment (n, 2 ends, (x, y)), a line and a dot at its end."""
+    casing = [Stroke(linewidth=2.0, foreground="black"), Normal()]
+    axis.add_collection(LineCollection(segments, colors=LANDMARK, linewidths=0.9, path_effects=casing))
+    for (x, y), size, fill in ((segments[:, 0].T, 5.0, "none"), (segments[:, 1].T, 1.6, LANDMARK)):
+        axis.plot(
+            x,
+            y,
+            linestyle="none",
+            marker="o",
+            markersize=size,
+            markerfacecolor=fill,
+            markeredgecolor=LANDMARK,
+            markeredgewidth=0.7,
+            path_effects=casing,
+        )
+
+
+def _bare(axis: Any, height: int, width: int) -> None:
+    """Shows the image and nothing else: no ticks, frame, or lines that leave it."""
+    axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def _draw_stage(upper: Any, lower: Any, stage: str, lines: Sequence[dict[str, Any]]) -> None:
+    for name, (colour, _) in LOSS_TERMS.items():
+        axis = lower if name == "smoothness" else upper
+        steps, values = series(lines, "step", name)
+        axis.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
+        axis.plot(steps, _running_mean(values), color=colour)
+    upper.set_title(label(stage))
+    upper.tick_params(labelbottom=False)
+    lower.set_xlabel("Steps")
+    for axis in (upper, lower):
+        axis.set_xlim(lower.get_xlim())
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    upper.yaxis.set_major_locator(MaxNLocator(5))
+    lower.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Centred mean over a twentieth of the curve; the window shrinks at both ends."""
+    half = len(values) // 40
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    positions = np.arange(len(values))
+    low, high = np.maximum(positions - half, 0), np.minimum(positions + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _draw_box(axis: Any, row: int, values: np.ndarray, colour: str) -> None:
+    """Box from the first to the third quartile, whiskers to the last point within 1.5 boxes."""
+    first, median, third = np.percentile(values, [25, 50, 75])
+    reach = 1.5 * (third - first)
+    inside = values[(values >= first - reach) & (values <= third + reach)]
+    axis.hlines(row, inside[0], inside[-1], color=colour, linewidth=1.2, zorder=1)
+    axis.barh(
+        row, third - first, left=first, height=0.56, color=colour, alpha=0.28, edgecolor=colour, zorder=2
+    )
+    # Multiples of the golden ratio spread the points evenly and the same way every time.
+    jitter = 0.4 * (np.arange(len(values)) * 0.6180339887 % 1 - 0.5)
+    axis.scatter(values, row + jitter, s=14, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+    axis.vlines(median, row - 0.28, row + 0.28, color="black", linewidth=1.8, zorder=4)
+
+
+def _use_log_axis(axis: Any) -> None:
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [digit * 10.0**power for power in range(-4, 5) for digit in (1, 2, 5)]
+    axis.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axis.set_xticks([], minor=True)
+    axis.xaxis.set_major_formatter("{x:g}")
+
+
+def _grid_lines(displacement: np.ndarray) -> list[np.ndarray]:
+    """Where a regular grid of the fixed image samples the moving one: polylines (n, 2), (x, y)."""
+    height, width = displacement.shape[:2]
+    grid = np.stack(np.mgrid[:height, :width], axis=-1) + displacement
+    spacing = max(min(height, width) // 20, 1)
+    rows, columns = (np.arange(spacing // 2, size, spacing) for size in (height, width))
+    return [grid[row, :, ::-1] for row in rows] + [grid[:, column, ::-1] for column in columns]
+
+
+def _evenly(size: int, count: int) -> np.ndarray:
+    """At most `count` of the indices below `size`, evenly spaced, the first and the last included."""
+    return np.linspace(0, size - 1, min(size, count)).round().astype(int)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

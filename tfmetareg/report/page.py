@@ -1,0 +1,241 @@
+"""report.html: one self-contained page with the table, the figures and how they came about."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from tfmetareg.errors import UserError
+from tfmetareg.files import StrPath, write_text
+from tfmetareg.report import figures
+from tfmetareg.report.results import (
+    Examples,
+    Result,
+    definition,
+    label,
+    read_examples,
+    read_json_object,
+    read_results,
+    read_scores,
+    read_stages,
+)
+from tfmetareg.report.tables import build_table, to_csv
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+NO_LANDMARKS = "Without landmarks there is no distance; image similarity (NCC) stands in for accuracy."
+COMPARED = {"task": "task", "split": "split", "pairs": "number of pairs", "landmarks": "number of landmarks"}
+
+
+class Picture(NamedTuple):
+    """A figure of the page; without a file, the sentence that says why it is not there."""
+
+    title: str
+    text: str
+    path: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """The image as a data URI."""
+        return _data_uri("image/png", self.path.read_bytes())
+
+
+def write_report(workdir: StrPath) -> Path:
+    """Draws <workdir>/figures/*.png and <workdir>/report.html from the files of `workdir`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: there are no results, or one of the files is damaged.
+    """
+    workdir = Path(workdir)
+    results = read_results(workdir)
+    if not results:
+        raise UserError(
+            f"{workdir / 'results'} holds no results; make them with "
+            f"`python train.py --mode evaluate --workdir {workdir}`"
+        )
+    pictures = draw_figures(workdir, results)
+    page = workdir / "report.html"
+    write_text(page, render_page(workdir, results, pictures))
+    return page
+
+
+def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[Picture]:
+    """Writes the figures that the files allow; a picture without a path stands for one left out."""
+    folder = Path(workdir, "figures")
+    examples = {result.method: read_examples(result) for result in results}
+    examples = {method: pairs for method, pairs in examples.items() if pairs is not None and pairs.keys}
+    stages = read_stages(workdir)
+    return [
+        _overlays(folder, examples),
+        _distances(folder, results),
+        _curves(folder, stages),
+        _field(folder, results, examples),
+        _training(folder, stages),
+    ]
+
+
+def render_page(workdir: StrPath, results: Sequence[Result], pictures: Sequence[Picture]) -> str:
+    """The page as HTML that refers to nothing outside itself."""
+    workdir = Path(workdir)
+    table = build_table(results)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        tasks=_joined(result.task for result in results),
+        summary=summary(results),
+        warnings=mismatches(results),
+        table=table,
+        table_csv=_data_uri("text/csv", to_csv(table).encode()),
+        pictures=pictures,
+        definitions=[(result.label, _definition(result)) for result in results],
+        run_card=_read_run_card(workdir),
+        configuration=_read_configuration(workdir),
+    )
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Sentences on what was compared, on which pairs, and what came out best."""
+    splits, tasks = (_joined(getattr(result, name) for result in results) for name in ("split", "task"))
+    methods, pairs = _count(len(results), "method"), _count(results[0].pairs, "image pair")
+    sentences = [f"{methods} compared on the {splits} split of {tasks}: {pairs} registered by each."]
+    measured = [result for result in results if result.distance_px and result.distance_px.mean is not None]
+    if not measured:
+        return [*sentences, NO_LANDMARKS]
+    landmarks, before = measured[0].landmarks, measured[0].distance_px.before_mean
+    if landmarks is not None:
+        sentences.append(f"Accuracy is measured at {_count(landmarks, 'pair')} of corresponding landmarks.")
+    if before is not None:
+        sentences.append(
+            f"Before registration, corresponding landmarks lie {before:.2f} px apart on average."
+        )
+    best = min(measured, key=lambda result: result.distance_px.mean)
+    if len(measured) > 1:
+        sentences.append(f"The smallest mean distance is {best.distance_px.mean:.2f} px, by {best.label}.")
+    return sentences
+
+
+def mismatches(results: Sequence[Result]) -> list[str]:
+    """Warnings where the rows were not measured on the same pairs."""
+    found = []
+    for attribute, name in COMPARED.items():
+        values = sorted({str(getattr(result, attribute)) for result in results})
+        if len(values) > 1:
+            found.append(
+                f"The rows differ in the {name} ({', '.join(values)}): do not compare them directly."
+            )
+    return found
+
+
+def _overlays(folder: Path, examples: dict[str, Examples]) -> Picture:
+    title = "Registered pairs"
+    if not examples or not set.intersection(*(set(pairs.keys) for pairs in examples.values())):
+        return Picture(title, "Left out: the results hold no example pairs that all methods share.")
+    text = (
+        "Each row is one test pair, each column one method. The warped moving image is magenta, the fixed "
+        "image green: where they agree the sum is grey to white, a coloured fringe is an error."
+    )
+    if any(len(points) for pairs in examples.values() for points in pairs.fixed_landmarks):
+        text += (
+            f" Rings are landmarks of the fixed image (at most {figures.MAX_LANDMARKS} drawn); a line leads "
+            "from each to a dot displaced by the error that remains, to scale: a dot in its middle is "
+            "right. The number below is the mean error over all landmarks of the pair, in pixels."
+        )
+    path = figures.save_figure(figures.figure_overlays(examples), folder / "overlays.png")
+    return Picture(title, text, path)
+
+
+def _distances(folder: Path, results: Sequence[Result]) -> Picture:
+    title = "Landmark distance of every pair"
+    distances = {
+        result.method: [score.distance_px for score in read_scores(result) if score.distance_px is not None]
+        for result in results
+    }
+    distances = {method: values for method, values in distances.items() if values}
+    if not distances:
+        return Picture(title, "Left out: no result holds landmark distances of single pairs.")
+    text = (
+        "One point per test pair: the mean distance of its landmarks after registration, in pixels of the "
+        "fixed image; further left is better. Box: quartiles. Black line: median. Whiskers: to the last pair "
+        "within 1.5 box lengths."
+    )
+    path = figures.save_figure(figures.figure_distances(distances), folder / "distances.png")
+    return Picture(title, text, path)
+
+
+def _curves(folder: Path, stages: dict[str, list[dict[str, Any]]]) -> Picture:
+    title = "Fine-tuning curves"
+    shown = figures.evaluated_stages(stages)
+    if not shown:
+        return Picture(title, "Left out: no stage was evaluated on test pairs while it was fine-tuned.")
+    text = (
+        "Measures of the test pairs while the network is fine-tuned; epoch 0 is the initialisation. Landmark "
+        "distance (pixels) and loss are better when lower, NCC (at most 1) when higher."
+    )
+    if not any(line.get("test/distance_px") is not None for lines in shown.values() for line in lines):
+        text += " Without landmarks there is no distance to show."
+    path = figures.save_figure(figures.figure_curves(stages), folder / "curves.png")
+    return Picture(title, text, path)
+
+
+def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples]) -> Picture:
+    title = "Deformation of one pair"
+    method = figures.field_method(results, examples)
+    if not method:
+        return Picture(title, "Left out: the results hold no displacement field.")
+    pairs = examples[method]
+    text = (
+        f"Pair {pairs.keys[0]}, registered by {label(method)}. The orange mesh shows where a regular grid "
+        "of the fixed image samples the moving image: warped(x) = moving(x + displacement(x)). Lines that "
+        "cross would be folds. Right: length of the displacement in pixels."
+    )
+    path = figures.save_figure(figures.figure_field(pairs), folder / "field.png")
+    return Picture(title, text, path)
+
+
+def _training(folder: Path, stages: dict[str, list[dict[str, Any]]]) -> Picture:
+    title = "Training"
+    if not any(line.get("total") is not None for lines in stages.values() for line in lines):
+        return Picture(title, "Left out: no stage of this work directory logged its loss.")
+    text = (
+        "Loss terms (no unit) of every stage over its gradient or meta steps; pale: as logged, "
+        "strong: running mean over a twentieth of the stage. Lower is better; total = similarity + weight × "
+        "smoothness."
+    )
+    path = figures.save_figure(figures.figure_training(stages), folder / "training.png")
+    return Picture(title, text, path)
+
+
+def _definition(result: Result) -> str:
+    epochs = f" Epochs of fine-tuning: {result.epochs:g}." if result.epochs else ""
+    return definition(result.method) + epochs
+
+
+def _read_run_card(workdir: Path) -> dict[str, Any]:
+    path = workdir / "run.json"
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _read_configuration(workdir: Path) -> str:
+    path = workdir / "config.yaml"
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _joined(names: Any) -> str:
+    """The different names in their order, as they stand in a sentence."""
+    return ", ".join(dict.fromkeys(names))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

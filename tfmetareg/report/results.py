@@ -1,0 +1,348 @@
+"""Reading what evaluation and training left on disk: results, pair scores, example pairs, metrics."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfmetareg.errors import UserError
+from tfmetareg.files import StrPath
+
+
+class Method(NamedTuple):
+    """A row of the table: its name in files, the name shown and how the row is made."""
+
+    name: str
+    label: str
+    definition: str
+
+
+METHODS = (
+    Method("not_deformed", "Not deformed", "The moving image as it is: what every other row starts from."),
+    Method("affine", "Affine only", "One affine transform per pair and no deformation."),
+    Method("model_seen", "Model-Seen", "VoxelMorph trained from random weights on the target task itself."),
+    Method(
+        "model_unseen",
+        "Model-Unseen",
+        "VoxelMorph trained on source tasks only and applied to the target task, which it has never seen.",
+    ),
+    Method(
+        "transfer",
+        "Transfer",
+        "The network pretrained on the mixed source tasks, applied to the target task without fine-tuning.",
+    ),
+    Method(
+        "fine_tune_10",
+        "Fine-tune (10)",
+        "The pretrained network, fine-tuned on the target task's fine-tuning pairs for a short time.",
+    ),
+    Method(
+        "fine_tune_long",
+        "Fine-tune (long)",
+        "The pretrained network, fine-tuned on the same pairs for a long time.",
+    ),
+    Method(
+        "ours_10",
+        "Ours (10)",
+        "The initialisation that Reptile meta-learned on the source tasks, "
+        "fine-tuned on the target task's fine-tuning pairs for a short time.",
+    ),
+    Method(
+        "ours_long",
+        "Ours (long)",
+        "The meta-learned initialisation, fine-tuned on the same pairs for a long time.",
+    ),
+    Method(
+        "matched",
+        "Matched transfer",
+        "Ordinary training on the mixed source tasks with as many gradient "
+        "steps as meta-learning took; without fine-tuning.",
+    ),
+    Method("matched_10", "Matched (10)", "Matched transfer, fine-tuned for a short time."),
+    Method("matched_long", "Matched (long)", "Matched transfer, fine-tuned for a long time."),
+    Method(
+        "elastix",
+        "elastix B-spline",
+        "Classical B-spline registration with elastix, optimised anew for every pair.",
+    ),
+    Method(
+        "syn",
+        "ANTs SyN",
+        "Classical symmetric diffeomorphic registration with ANTs, optimised anew for every pair.",
+    ),
+)
+STAGE_LABELS = {"pretrain": "Pretraining", "reptile": "Meta-training (Reptile)", "finetune": "Fine-tuning"}
+_BY_NAME = {method.name: method for method in METHODS}
+_METHOD_ORDER = {method.name: position for position, method in enumerate(METHODS)}
+_STAGE_ORDER = {name: position for position, name in enumerate((*STAGE_LABELS, *_METHOD_ORDER))}
+
+
+def label(name: str) -> str:
+    """Name shown for a method or a stage; an unknown one is shown as it is."""
+    return _BY_NAME[name].label if name in _BY_NAME else STAGE_LABELS.get(name, name)
+
+
+def definition(name: str) -> str:
+    """One sentence on how a method's row is made."""
+    return _BY_NAME[name].definition if name in _BY_NAME else "A result under a name given by the user."
+
+
+class Spread(NamedTuple):
+    """A measure over the test pairs; None where it was not recorded."""
+
+    mean: float | None
+    std: float | None
+    before_mean: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One method on one split: the content of results/<method>.json.
+
+    Attributes:
+        distance_px: landmark distance in pixels, None without landmarks.
+        ncc, local_ncc: image similarity, at most 1.
+        folding_percent: share of pixels whose Jacobian determinant is not positive,
+            mean over pairs, in percent.
+        folding_percent_max: the same of the worst pair.
+        seconds_per_pair: median time to register a pair.
+        scores_path, examples_path: files of the pairs beside the JSON file.
+    """
+
+    method: str
+    task: str
+    split: str
+    seed: int | None
+    pairs: int
+    epochs: float | None
+    landmarks: int | None
+    distance_px: Spread | None
+    ncc: Spread
+    local_ncc: Spread
+    folding_percent: float | None
+    folding_percent_max: float | None
+    seconds_per_pair: float | None
+    scores_path: Path
+    examples_path: Path
+
+    @property
+    def label(self) -> str:
+        return label(self.method)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScore:
+    """One pair of results/<method>.csv; None where a measure does not apply."""
+
+    key: str
+    subject: str
+    distance_before_px: float | None
+    distance_px: float | None
+    ncc_before: float | None
+    ncc: float | None
+    local_ncc_before: float | None
+    local_ncc: float | None
+    folding_percent: float | None
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A few test pairs as one method registered them: results/<method>.examples.npz.
+
+    Attributes:
+        keys: n names of pairs.
+        moving, fixed, warped: (n, height, width) float32 in [0, 1].
+        displacement: (n, height, width, 2) float32, pixels, (row, column), on the fixed
+            grid: warped(x) = moving(x + displacement(x)).
+        fixed_landmarks, moving_landmarks: n arrays (k, 2), (row, column); k may be 0.
+    """
+
+    keys: tuple[str, ...]
+    moving: np.ndarray
+    fixed: np.ndarray
+    warped: np.ndarray
+    displacement: np.ndarray
+    fixed_landmarks: tuple[np.ndarray, ...]
+    moving_landmarks: tuple[np.ndarray, ...]
+
+
+def read_results(workdir: StrPath) -> list[Result]:
+    """Reads <workdir>/results/*.json, known methods in their order and then the others by name.
+
+    Raises:
+        UserError: a file is damaged or lacks a key.
+    """
+    results = [_read_result(path) for path in sorted(Path(workdir, "results").glob("*.json"))]
+    return sorted(results, key=lambda result: (_METHOD_ORDER.get(result.method, len(METHODS)), result.method))
+
+
+def read_scores(result: Result) -> list[PairScore]:
+    """Reads the per-pair CSV of a result; empty where the file is not there.
+
+    Raises:
+        UserError: a column is missing or a cell is not a number.
+    """
+    if not result.scores_path.is_file():
+        return []
+    with open(result.scores_path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        names = [field.name for field in dataclasses.fields(PairScore)]
+        missing = [name for name in names if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{result.scores_path} lacks the column {missing[0]!r}; evaluate again")
+        return [_pair_score(row, names, result.scores_path, line) for line, row in enumerate(reader, 2)]
+
+
+def read_examples(result: Result) -> Examples | None:
+    """Reads the example pairs of a result; None where the file is not there.
+
+    Raises:
+        UserError: the file is damaged or lacks an array.
+    """
+    if not result.examples_path.is_file():
+        return None
+    try:
+        # Opened here, since numpy leaves a file open that turns out to be damaged.
+        with open(result.examples_path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return _examples(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{result.examples_path} is damaged ({_one_line(error)}); evaluate again") from error
+
+
+def read_metrics(stage_dir: StrPath) -> list[dict[str, Any]]:
+    """Reads <stage_dir>/metrics.jsonl: training and evaluation lines in the order of their steps.
+
+    A run that was interrupted and resumed wrote some steps twice: the later line
+    counts. A last line without its end is being written and is left out.
+
+    Raises:
+        UserError: a line is not a JSON object with a `step`.
+    """
+    path = Path(stage_dir, "metrics.jsonl")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    latest = {}
+    for number, text in enumerate(lines, 1):
+        if not text.strip() or not text.endswith("\n"):
+            continue
+        line = _metrics_line(text, path, number)
+        latest[_is_evaluation(line), line["step"]] = line
+    return sorted(latest.values(), key=lambda line: line["step"])
+
+
+def read_stages(workdir: StrPath) -> dict[str, list[dict[str, Any]]]:
+    """Reads the metrics of every folder of `workdir` that has some, stages in the order of the work."""
+    names = [path.parent.name for path in Path(workdir).glob("*/metrics.jsonl")]
+    names.sort(key=lambda name: (_STAGE_ORDER.get(name, len(_STAGE_ORDER)), name))
+    return {name: read_metrics(Path(workdir, name)) for name in names}
+
+
+def series(lines: Iterable[dict[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of `x` and `y` in the lines that have both: two float64 arrays (n,)."""
+    points = [(line[x], line[y]) for line in lines if line.get(x) is not None and line.get(y) is not None]
+    values = np.asarray(points, np.float64).reshape(-1, 2)
+    return values[:, 0], values[:, 1]
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({_one_line(error)}); write it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _read_result(path: Path) -> Result:
+    record = read_json_object(path)
+    if record.get("schema") != 1:
+        raise UserError(f"{path}: `schema` must be 1, got {record.get('schema')!r}; evaluate again")
+    try:
+        return _result(record, path)
+    except KeyError as error:
+        raise UserError(f"{path} lacks the key {error}; evaluate again to rewrite it") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({_one_line(error)}); evaluate again to rewrite it") from error
+
+
+def _result(record: dict[str, Any], path: Path) -> Result:
+    distance, folding = record["distance_px"], record["folding_percent"]
+    return Result(
+        method=str(record["method"]),
+        task=str(record["task"]),
+        split=str(record["split"]),
+        seed=record["seed"],
+        pairs=int(record["pairs"]),
+        epochs=_number(record["epochs"]),
+        landmarks=None if distance is None else distance["landmarks"],
+        distance_px=None if distance is None else _spread(distance),
+        ncc=_spread(record["ncc"]),
+        local_ncc=_spread(record["local_ncc"]),
+        folding_percent=_number(folding["mean"]),
+        folding_percent_max=_number(folding["max"]),
+        seconds_per_pair=_number(record["seconds_per_pair"]["median"]),
+        scores_path=path.with_name(str(record["per_pair"])),
+        examples_path=path.with_name(f"{path.stem}.examples.npz"),
+    )
+
+
+def _spread(record: dict[str, Any]) -> Spread:
+    return Spread(*(_number(record[name]) for name in Spread._fields))
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _pair_score(row: dict[str, str], names: list[str], path: Path, line: int) -> PairScore:
+    key, subject, *measures = (row[name] or "" for name in names)
+    try:
+        return PairScore(key, subject, *(float(text) if text.strip() else None for text in measures))
+    except ValueError as error:
+        raise UserError(f"{path}, line {line}: {_one_line(error)}; evaluate again to rewrite it") from error
+
+
+def _examples(arrays: Any) -> Examples:
+    keys = tuple(str(key) for key in arrays["key"])
+    images = {name: arrays[name] for name in ("moving", "fixed", "warped", "displacement")}
+    height, width = images["fixed"].shape[1:]
+    for name, array in images.items():
+        expected = (len(keys), height, width) + ((2,) if name == "displacement" else ())
+        if array.shape != expected:
+            raise ValueError(f"`{name}` must have the shape {expected}, got {array.shape}")
+    points = {
+        name: tuple(arrays[f"{name}_{i}"].reshape(-1, 2) for i in range(len(keys)))
+        for name in ("fixed_landmarks", "moving_landmarks")
+    }
+    return Examples(keys=keys, **images, **points)
+
+
+def _metrics_line(text: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}, line {number} is not JSON ({_one_line(error)})") from error
+    if not isinstance(line, dict) or not isinstance(line.get("step"), (int, float)):
+        raise UserError(f"{path}, line {number} must be a JSON object with a number `step`")
+    return line
+
+
+def _is_evaluation(line: dict[str, Any]) -> bool:
+    return any(name.startswith("test/") for name in line)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

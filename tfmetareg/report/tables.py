@@ -1,0 +1,134 @@
+"""The table of results: one model, written as Markdown, CSV or (in the page's template) HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tfmetareg.report.results import Result, Spread
+
+MISSING = "–"
+
+
+class Column(NamedTuple):
+    """A column: its heading, its names in CSV and which value is the best.
+
+    Attributes:
+        csv_names: one name, or two where a standard deviation belongs to the value.
+        best: min, max or None where no value is better than another.
+        trivial: methods that do nothing and would win for it (no deformation folds nowhere).
+    """
+
+    heading: str
+    csv_names: tuple[str, ...]
+    best: Callable | None = None
+    trivial: frozenset = frozenset()
+
+
+class Cell(NamedTuple):
+    """A cell: the text shown, the numbers behind it and whether it is the best of its column."""
+
+    text: str
+    values: tuple = ()
+    best: bool = False
+
+
+class Table(NamedTuple):
+    """Columns and rows; the first cell of a row is the method's label."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+COLUMNS = (
+    Column("Method", ("method",)),
+    Column("Epochs", ("epochs",)),
+    Column("Distance (px)", ("distance_px_mean", "distance_px_std"), min),
+    Column("NCC", ("ncc_mean", "ncc_std"), max),
+    Column("Local NCC", ("local_ncc_mean",), max),
+    Column("Folding (%)", ("folding_percent_mean",), min, frozenset({"not_deformed", "affine"})),
+    Column("ms/pair", ("ms_per_pair",), min, frozenset({"not_deformed"})),
+)
+
+
+def build_table(results: Sequence[Result]) -> Table:
+    """Makes the table with one row per result, in the order given."""
+    rows = [_row(result) for result in results]
+    for position, column in enumerate(COLUMNS):
+        for index in _best_rows(column, [row[position] for row in rows], results):
+            rows[index][position] = rows[index][position]._replace(best=True)
+    return Table(COLUMNS, tuple(tuple(row) for row in rows))
+
+
+def to_markdown(table: Table) -> str:
+    """Renders the table as Markdown with aligned columns, the best values bold; ends with a newline."""
+    body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    head = [column.heading for column in table.columns]
+    widths = [max(map(len, texts)) for texts in zip(head, *body)]
+    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+    return "".join(_markdown_line(texts, widths) for texts in (head, rule, *body))
+
+
+def to_csv(table: Table) -> str:
+    """Renders the table as CSV with unrounded numbers and empty cells where there is none."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([name for column in table.columns for name in column.csv_names])
+    for row in table.rows:
+        writer.writerow(["" if value is None else value for cell in row for value in cell.values])
+    return stream.getvalue()
+
+
+def _row(result: Result) -> list[Cell]:
+    milliseconds = None if result.seconds_per_pair is None else 1e3 * result.seconds_per_pair
+    return [
+        Cell(result.label, (result.method,)),
+        _cell(result.epochs, "{:g}".format),
+        _spread_cell(result.distance_px, 2),
+        _spread_cell(result.ncc, 3),
+        _cell(result.local_ncc.mean, "{:.3f}".format),
+        _cell(result.folding_percent, _percent),
+        _cell(milliseconds, lambda value: f"{value:.0f}" if value >= 100 else f"{value:.1f}"),
+    ]
+
+
+def _cell(value: float | None, text: Callable[[float], str]) -> Cell:
+    return Cell(MISSING if value is None else text(value), (value,))
+
+
+def _spread_cell(spread: Spread | None, digits: int) -> Cell:
+    if spread is None or spread.mean is None:
+        return Cell(MISSING, (None, None))
+    std = "" if spread.std is None else f" ± {spread.std:.{digits}f}"
+    return Cell(f"{spread.mean:.{digits}f}{std}", (spread.mean, spread.std))
+
+
+def _percent(value: float) -> str:
+    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
+
+
+def _best_rows(column: Column, cells: Sequence[Cell], results: Sequence[Result]) -> list[int]:
+    """Rows with the best value as shown; none where all show the same or only one takes part."""
+    if column.best is None:
+        return []
+    shown = {
+        index: cell.text.split(" ±")[0]
+        for index, cell in enumerate(cells)
+        if cell.values[0] is not None and results[index].method not in column.trivial
+    }
+    if len(set(shown.values())) < 2:
+        return []
+    winner = column.best(shown, key=lambda index: cells[index].values[0])
+    return [index for index, text in shown.items() if text == shown[winner]]
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = cell.text.replace("\\", "\\\\").replace("|", "\\|")
+    return f"**{text}**" if cell.best else text
+
+
+def _markdown_line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(texts, widths)
+    return f"| {first[0]:<{first[1]}} | " + " | ".join(f"{text:>{width}}" for text, width in others) + " |\n"

@@ -1,0 +1,96 @@
+"""Stage 3: adaptation to the target task."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfmetareg.config import Config
+from tfmetareg.data.records import examples
+from tfmetareg.data.tasks import task_pairs
+from tfmetareg.errors import UserError
+from tfmetareg.evaluation import Evaluator
+from tfmetareg.events import MetricsLog
+from tfmetareg.loop import OnMetrics
+from tfmetareg.models.registry import RegistrationModel
+from tfmetareg.optim import build_optimizer
+from tfmetareg.runs.run import Run, open_run
+from tfmetareg.runs.stage import Training, train_stage
+from tfmetareg.steps import gradient_step, register_pair
+
+
+def run(config: Config, workdir: Path) -> Path:
+    """Fine-tunes in `workdir`; returns the path of the weights."""
+    return finetune(open_run(config, workdir))
+
+
+def finetune(run: Run) -> Path:
+    """The stage itself, for a run that is open."""
+    options, loss_fn = run.config.finetune, run.loss_fn()
+    if not run.target:
+        raise UserError(f"{run.records.root}: holds no target task; build one with --role target.")
+    steps_per_epoch = run.records.pair_count(run.target, "finetune") / options.batch_size
+
+    def build(model: RegistrationModel) -> Training:
+        optimizer = build_optimizer("adam", options.learning_rate, model.trainable_variables)
+
+        def watch(log: MetricsLog) -> OnMetrics:
+            evaluator = Evaluator(functools.partial(register_pair, model), _tests(run), loss_fn)
+            return _Watch(evaluator, log, options.evaluate_every * steps_per_epoch)
+
+        return Training(
+            lambda pair: gradient_step(model, optimizer, loss_fn, pair)._asdict(),
+            task_pairs(
+                run.records, run.target, "finetune", batch_size=options.batch_size, seed=run.config.seed
+            ),
+            {"optimizer": optimizer},
+            watch if options.evaluate_every and run.records.pair_count(run.target, "test") else None,
+        )
+
+    total_steps = math.ceil(options.epochs * steps_per_epoch)
+    return train_stage(
+        run,
+        options.name,
+        "finetune",
+        build,
+        init=options.init,
+        total_steps=total_steps,
+        gradient_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _tests(run: Run) -> tf.data.Dataset:
+    return examples(run.records, run.target, "test")
+
+
+class _Watch:
+    """Measures the test split before the first step and then every so many steps (Fig. 3)."""
+
+    def __init__(self, evaluator: Evaluator, log: MetricsLog, every: float):
+        self._evaluator, self._log, self._every = evaluator, log, every
+        if log.start == 0:
+            self._evaluate(0)
+
+    def __call__(self, step: int, metrics: dict[str, tf.Tensor]) -> None:
+        if step // self._every > (step - 1) // self._every:
+            self._evaluate(step)
+
+    def _evaluate(self, step: int) -> None:
+        results = self._evaluator()
+        distances = [result.distance_px for result in results if result.distance_px is not None]
+        self._log.write(
+            step,
+            {
+                "test/distance_px": float(np.mean(distances)) if distances else None,
+                "test/ncc": float(np.mean([result.ncc for result in results])),
+                "test/total": float(np.mean([result.loss for result in results])),
+            },
+        )
+        pair = self._evaluator.examples(1)
+        panels = [pair[name][0][..., None] for name in ("moving", "fixed", "warped")]
+        self._log.image(step, "moving, fixed, warped", panels)

@@ -1,0 +1,152 @@
+"""What every mode starts from: the work directory, the data, the run card."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfmetareg.config import Config
+from tfmetareg.data.records import Records
+from tfmetareg.errors import UserError
+from tfmetareg.files import write_json, write_text
+from tfmetareg.losses import registration_loss
+from tfmetareg.models import vxm as _registers_vxm_dense  # noqa: F401
+from tfmetareg.models.registry import RegistrationModel, build_model
+from tfmetareg.steps import LossFn
+
+EMBEDDED = Path("data/embedded")
+_PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "tensorflow-addons", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One work directory under one configuration, with its data opened."""
+
+    config: Config
+    workdir: Path
+    records: Records
+    sources: tuple[str, ...]
+    target: str
+
+    def model(self) -> RegistrationModel:
+        """The configured network with fresh weights, the same for the same seed."""
+        tf.keras.utils.set_random_seed(self.config.seed)
+        options = self.config.model
+        return build_model(options.name, self.records.manifest.image_shape, features=options.features)
+
+    def loss_fn(self) -> LossFn:
+        """Eq. (1) with the configured window, weight and similarity."""
+        return functools.partial(registration_loss, **dataclasses.asdict(self.config.loss))
+
+    def stage_weights(self, name: str) -> Path:
+        """Where the stage of that name leaves its weights."""
+        return self.workdir / name / "model.h5"
+
+    def weights(self, init: str) -> Path:
+        """The file that `init` names: a finished stage of this work directory, else a path."""
+        path = self.stage_weights(init)
+        if path.is_file():
+            return path
+        if Path(init).suffix == ".h5":
+            return Path(init)
+        raise UserError(
+            f"{path}: no such weights; run `--mode {init} --workdir {self.workdir}` first, "
+            "or name a finished stage or an .h5 file."
+        )
+
+    def note(self, **entries: Any) -> None:
+        """Adds entries to the run card."""
+        path = self.workdir / "run.json"
+        card = json.loads(path.read_text()) if path.is_file() else {}
+        write_json(path, {**card, **entries})
+
+    def note_stage(self, name: str, **entries: Any) -> None:
+        """Adds a stage to the run card; seconds add up over interruptions."""
+        path = self.workdir / "run.json"
+        stages = json.loads(path.read_text()).get("stages", {})
+        before = stages.get(name, {}).get("seconds", 0.0)
+        entries["seconds"] = round(before + entries["seconds"], 3)
+        self.note(stages={**stages, name: entries})
+
+
+def open_run(config: Config, workdir: Path) -> Run:
+    """Opens the data (building the embedded tasks where none are named) and begins the run card.
+
+    Raises:
+        UserError: the data root does not exist, a task is not in it, or the
+            target is ambiguous.
+    """
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    records = _open_records(config.data.root)
+    manifest = records.manifest
+    sources = tuple(config.data.sources or manifest.names("source"))
+    for name in sources:
+        manifest.task(name)
+    run = Run(config, Path(workdir), records, sources, _target(config, records))
+    try:
+        write_text(run.workdir / "config.yaml", config.to_yaml())
+    except OSError as error:
+        raise UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir.") from None
+    run.note(
+        schema=1,
+        revision=_revision(),
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        seed=config.seed,
+        data={"root": str(records.root), "digest": manifest.digest()},
+        device=_device(),
+        begun=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    return run
+
+
+def _open_records(root: Any) -> Records:
+    """The named records, or the embedded ones."""
+    if root is None:
+        root = EMBEDDED
+        if not (EMBEDDED / "manifest.json").is_file():
+            from tfrecords_builder.build import build_embedded
+
+            print(f"No data named: building the embedded tasks into {EMBEDDED}.", file=sys.stderr)
+            build_embedded(EMBEDDED)
+    return Records(root)
+
+
+def _target(config: Config, records: Records) -> str:
+    """The target task's name; empty where the records hold none."""
+    if config.data.target:
+        return records.manifest.task(config.data.target).name
+    targets = records.manifest.names("target")
+    if len(targets) > 1:
+        raise UserError(f"`data.target` must name one of the targets {', '.join(targets)}; got none.")
+    return targets[0] if targets else ""
+
+
+def _revision() -> str:
+    """The source's git revision, with a mark where it was changed since; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return ", ".join(
+            tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus
+        )
+    threads = len(os.sched_getaffinity(0))
+    return f"{platform.processor() or platform.machine()} CPU, {threads} cores"

@@ -1,0 +1,122 @@
+"""A training stage from start weights to `model.h5`: the frame that all three stages share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import tensorflow as tf
+
+from tfmetareg.checkpoint import Checkpoints, TrainState
+from tfmetareg.events import MetricsLog, Progress
+from tfmetareg.files import sha256
+from tfmetareg.loop import OnMetrics, StepFn, run_loop
+from tfmetareg.models.registry import RegistrationModel
+from tfmetareg.models.weights import load_weights, save_weights
+from tfmetareg.runs.run import Run
+
+
+class Training(NamedTuple):
+    """What makes one stage differ from another.
+
+    Attributes:
+        step_fn: batch -> scalars by name.
+        batches: endless, checkpointable.
+        optimizers: by name in the checkpoint.
+        watch: makes a callback out of the stage's log, if the stage wants one.
+    """
+
+    step_fn: StepFn
+    batches: tf.data.Dataset
+    optimizers: dict[str, tf.keras.optimizers.legacy.Optimizer]
+    watch: Optional[Callable[[MetricsLog], OnMetrics]] = None
+
+
+def train_stage(
+    run: Run,
+    name: str,
+    section: str,
+    build: Callable[[RegistrationModel], Training],
+    *,
+    init: str,
+    total_steps: int,
+    gradient_steps: int,
+    steps_per_epoch: Optional[float] = None,
+) -> Path:
+    """Trains a stage to its end, resuming where an earlier run stopped.
+
+    Args:
+        run: work directory, configuration and data.
+        name: the stage's folder.
+        section: its section of the configuration.
+        build: makes the stage's parts for a model.
+        init: "scratch", a finished stage or an .h5 file.
+        total_steps: calls of the step function.
+        gradient_steps: gradient steps in all, for the run card.
+        steps_per_epoch: for the epochs in the log.
+
+    Returns:
+        Path of the stage's `model.h5`. A finished stage is left as it is.
+
+    Raises:
+        UserError: the start weights are missing or do not fit, or the stage was
+            begun with another configuration.
+    """
+    start_weights = None if init == "scratch" else run.weights(init)
+    checkpoints = Checkpoints(
+        run.workdir / name / "checkpoints",
+        _fingerprint(run, section, start_weights),
+        run.config.checkpoint_seconds,
+    )
+    finished = run.stage_weights(name)
+    if finished.is_file():
+        print(f"{name}: finished already, {finished}", file=sys.stderr)
+        return finished
+    model = run.model()
+    if start_weights:
+        load_weights(model, start_weights)
+    training = build(model)
+    state = TrainState(model, training.optimizers, training.batches)
+    start = checkpoints.restore(state)
+    log = MetricsLog(
+        run.workdir / name, every=run.config.log_every, start=start, steps_per_epoch=steps_per_epoch
+    )
+    progress = Progress(name, total=total_steps, start=start, every=run.config.log_every)
+    watch = [training.watch(log)] if training.watch else []
+    began = time.monotonic()
+    try:
+        run_loop(
+            training.step_fn,
+            state,
+            total_steps=total_steps,
+            on_metrics=[log, progress, *watch],
+            checkpoints=checkpoints,
+        )
+    finally:
+        progress.close()
+        done = int(state.step.numpy())
+        run.note_stage(
+            name,
+            seconds=time.monotonic() - began,
+            steps=done,
+            gradient_steps=gradient_steps * done // max(total_steps, 1),
+        )
+    save_weights(model, finished)
+    return finished
+
+
+def _fingerprint(run: Run, section: str, start_weights: Optional[Path]) -> dict:
+    """The keys and values that decide on a stage's result, data and start weights by their content."""
+    keys = run.config.flat("model", "loss", section)
+    return {
+        **{key: value for key, value in keys.items() if key not in ("finetune.name",)},
+        "seed": run.config.seed,
+        "deterministic": run.config.deterministic,
+        "data.sources": list(run.sources),
+        "data.target": run.target,
+        "data (digest)": run.records.manifest.digest()[:16],
+        f"{section}.init (digest)": sha256(start_weights)[:16] if start_weights and start_weights.is_file() else None,
+    }
