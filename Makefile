@@ -1,0 +1,33 @@
+# setup, demo and test need only python3 (3.9, 3.10 or 3.11, or uv) and make.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock setup.cfg pyproject.toml scripts/make_venv.sh
+	sh scripts/make_venv.sh $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(PY) train.py --mode reproduce --config configs/embedded.yaml --workdir runs/demo
+
+test: setup
+	$(PY) -m pytest
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# Needs uv. One lock file for all three Python versions; it names no index.
+lock:
+	uv pip compile --quiet --universal --python-version 3.9 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --extra dev setup.cfg -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,87 @@
+"""Small records and a small network that the tests share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage
+
+from tfmetareg.data.records import Records
+from tfmetareg.models import vxm  # noqa: F401 - registers the network
+from tfmetareg.models.registry import build_model
+from tfmetareg.types import ImagePair
+from tfrecords_builder.build import build
+from tfrecords_builder.preprocess import Preprocessing
+from tfrecords_builder.sources.base import SourceTask
+
+SIZE = 32
+FEATURES = [[4, 4], [4, 4, 4]]
+
+
+def texture(rng: np.random.Generator, smoothness: float, size: int = SIZE) -> np.ndarray:
+    """A smooth random image, float64 (size, size)."""
+    return ndimage.gaussian_filter(rng.normal(size=(size, size)), smoothness, mode="wrap")
+
+
+def shifted_pair(seed: int, split: str, smoothness: float, shift=(1, 2)) -> ImagePair:
+    """moving(p + shift) = fixed(p) on a torus; landmarks say so exactly."""
+    fixed = texture(np.random.default_rng(seed), smoothness)
+    points = np.array([[8, 9], [20, 12], [15, 22]], np.float32)
+    return ImagePair(
+        key=f"{split}-{seed}",
+        subject=f"{split}-{seed // 2}",
+        moving=np.roll(fixed, shift, axis=(0, 1)),
+        fixed=fixed,
+        moving_landmarks=points + np.float32(shift),
+        fixed_landmarks=points,
+        split=split,
+    )
+
+
+def source_task(name: str, role: str, smoothness: float, counts: dict[str, int]) -> SourceTask:
+    """A task of shifted textures; each seed is used once."""
+    pairs = [
+        shifted_pair(1000 * index + number, split, smoothness)
+        for index, (split, count) in enumerate(counts.items())
+        for number in range(count)
+    ]
+    return SourceTask(name, role, "texture", pairs)
+
+
+@pytest.fixture(scope="session")
+def records_root(tmp_path_factory):
+    """Records of three source tasks (6 train, 2 test pairs) and a target (8 finetune, 3 test), 32 x 32."""
+    root = tmp_path_factory.mktemp("records")
+    sources = [
+        source_task(f"task_{letter}", "source", 1.5 + index, {"train": 6, "test": 2})
+        for index, letter in enumerate("abc")
+    ]
+    target = source_task("target", "target", 2.0, {"finetune": 8, "test": 3})
+    build([*sources, target], root, preprocessing=Preprocessing((SIZE, SIZE)), shards=2, say=lambda line: None)
+    return root
+
+
+@pytest.fixture
+def records(records_root):
+    """The small records, opened."""
+    return Records(records_root)
+
+
+@pytest.fixture
+def small_model():
+    """Makes a small network; the same seed gives the same weights, with displacements well above zero."""
+
+    def make(seed: int = 0) -> tf.keras.Model:
+        tf.keras.utils.set_random_seed(seed)
+        model = build_model("vxm_dense", (SIZE, SIZE), features=FEATURES)
+        rng = np.random.default_rng(seed)
+        for variable in model.trainable_variables:
+            variable.assign_add(rng.normal(0, 0.05, variable.shape).astype(np.float32))
+        return model
+
+    return make

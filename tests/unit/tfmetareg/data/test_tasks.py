@@ -1,0 +1,89 @@
+"""Joining several tasks' streams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfmetareg.data.records import examples
+from tfmetareg.data.tasks import episodes, mixed_pairs, task_pairs
+from tfmetareg.errors import UserError
+
+TASKS = ["task_a", "task_b", "task_c"]
+
+
+@pytest.fixture
+def owner(records):
+    """Task and key of an image."""
+    owners = {}
+    for task in TASKS:
+        for example in examples(records, task, "train"):
+            owners[example["moving"].numpy().tobytes()] = (task, example["key"].numpy().decode())
+    return lambda image: owners[image.numpy().tobytes()]
+
+
+def make_episodes(records, m=2, k=4, seed=0):
+    return episodes(records, TASKS, meta_batch_size=m, inner_steps=k, batch_size=2, seed=seed)
+
+
+def test_an_episode_draws_different_tasks_and_keeps_each_to_its_own_row(records, owner):
+    drawn = set()
+    for episode in make_episodes(records).take(12):
+        assert episode.moving.shape == (2, 4, 2, 32, 32, 1)
+        rows = [{owner(image)[0] for batch in row for image in batch} for row in episode.moving]
+        assert all(len(row) == 1 for row in rows)
+        assert rows[0] != rows[1]
+        drawn.update(name for row in rows for name in row)
+    assert drawn == set(TASKS)
+
+
+def test_moving_and_fixed_of_an_episode_belong_together(records):
+    fixed_of = {e["moving"].numpy().tobytes(): e["fixed"].numpy() for t in TASKS for e in examples(records, t, "train")}
+    episode = next(iter(make_episodes(records)))
+    for moving, fixed in zip(np.reshape(episode.moving, (-1, 32, 32, 1)), np.reshape(episode.fixed, (-1, 32, 32, 1))):
+        assert np.array_equal(fixed_of[moving.tobytes()], fixed)
+
+
+def test_a_task_goes_on_through_its_pairs_from_episode_to_episode(records, owner):
+    seen = {task: [] for task in TASKS}
+    for episode in make_episodes(records, m=3, k=3).take(2):
+        for row in episode.moving:
+            for batch in row:
+                for image in batch:
+                    seen[owner(image)[0]].append(owner(image)[1])
+    for keys in seen.values():
+        assert sorted(keys[:6]) == sorted(keys[6:]) == [f"train-{number}" for number in range(6)]
+
+
+def test_tasks_are_drawn_equally_often(records, owner):
+    counts = dict.fromkeys(TASKS, 0)
+    for episode in make_episodes(records, m=1, k=1).take(300):
+        counts[owner(episode.moving[0, 0, 0])[0]] += 1
+    assert all(70 < count < 130 for count in counts.values())
+
+
+def test_the_pool_gives_each_pair_the_same_chance(records, owner):
+    counts = dict.fromkeys(TASKS, 0)
+    for batch in mixed_pairs(records, TASKS, batch_size=2, seed=0).take(150):
+        for image in batch.moving:
+            counts[owner(image)[0]] += 1
+    assert all(70 < count < 130 for count in counts.values())
+
+
+def test_more_tasks_than_there_are_is_an_error_that_says_so(records):
+    with pytest.raises(UserError, match=r"`reptile.meta_batch_size` \(4\) must be at most .* \(3: task_a"):
+        make_episodes(records, m=4)
+
+
+def test_the_seed_decides_on_the_episodes(records):
+    def first(seed):
+        return next(iter(make_episodes(records, seed=seed))).moving.numpy()
+
+    assert np.array_equal(first(0), first(0))
+    assert not np.array_equal(first(0), first(1))
+
+
+def test_fine_tuning_reads_only_its_own_task(records):
+    own = {example["moving"].numpy().tobytes() for example in examples(records, "target", "finetune")}
+    for batch in task_pairs(records, "target", "finetune", batch_size=3, seed=0).take(6):
+        assert all(image.numpy().tobytes() in own for image in batch.moving)

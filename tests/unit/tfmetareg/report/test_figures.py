@@ -1,0 +1,235 @@
+"""What the figures show: colours, points and lines, read back from the axes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+
+from tests.unit.tfmetareg.report.workdirs import (
+    SIZE,
+    evaluation_line,
+    training_line,
+    write_examples,
+    write_result,
+)
+from tfmetareg.report import figures
+from tfmetareg.report.results import read_examples, read_results
+
+
+def examples_of(tmp_path, *methods, shift=1.0, **keywords):
+    """{method: its example pairs}, with `shift` pixels where 3 would be right."""
+    for method in methods:
+        write_result(tmp_path, method)
+        write_examples(
+            tmp_path / "results" / f"{method}.examples.npz",
+            shift=shift,
+            landmarks=keywords.get("landmarks", 3),
+        )
+    return {result.method: read_examples(result) for result in read_results(tmp_path)}
+
+
+def test_overlay_is_magenta_green_and_white():
+    ramp = np.linspace(0, 1, 5)[None]
+    nothing = np.zeros_like(ramp)
+    rgb = figures.overlay(ramp, ramp)
+    assert (rgb.shape, rgb.dtype) == ((1, 5, 3), np.float32)
+    np.testing.assert_allclose(rgb, np.repeat(ramp[..., None], 3, -1))
+    np.testing.assert_array_equal(figures.overlay(ramp, nothing)[0, -1], [1, 0, 1])
+    np.testing.assert_array_equal(figures.overlay(nothing, ramp)[0, -1], [0, 1, 0])
+    np.testing.assert_array_equal(figures.overlay(ramp + 1, nothing - 1)[0, -1], [1, 0, 1])
+
+
+def test_residuals_read_the_displacement_bilinearly():
+    displacement = np.zeros((4, 5, 2))
+    rows, columns = np.mgrid[:4, :5]
+    displacement[..., 0] = 2 * rows + 10 * columns
+    displacement[..., 1] = rows * columns
+    fixed = np.array([[1.25, 2.5], [3.0, 4.0], [0.0, 0.0]])
+    moving = np.array([[0.0, 1.0], [3.0, 4.0], [0.0, -1.0]])
+    # By hand: (1.25, 2.5) has displacement (2.5 + 25, 3.125), the corner (3, 4) has (46, 12).
+    expected = [[1.25 + 27.5, 2.5 + 3.125 - 1], [46, 12], [0, 1]]
+    np.testing.assert_allclose(figures.landmark_residuals(displacement, fixed, moving), expected)
+
+
+def test_residuals_outside_the_image_read_its_border():
+    displacement = np.full((4, 5, 2), 2.0)
+    displacement[3, 4] = 7.0
+    residuals = figures.landmark_residuals(displacement, np.array([[9.0, 9.0]]), np.array([[9.0, 9.0]]))
+    np.testing.assert_allclose(residuals, [[7.0, 7.0]])
+
+
+def test_overlays_have_a_row_per_pair_and_a_column_per_method(tmp_path):
+    examples = examples_of(tmp_path, "not_deformed", "transfer", "ours_10")
+    figure = figures.figure_overlays(examples)
+    axes = figure.axes
+    assert [axis.get_title() for axis in axes] == ["Not deformed", "Transfer", "Ours (10)", "", "", ""]
+    assert [axis.get_ylabel() for axis in axes] == ["pair0", "", "", "pair1", "", ""]
+    shown = axes[4].get_images()[0].get_array()
+    pairs = examples["transfer"]
+    np.testing.assert_allclose(shown, figures.overlay(pairs.warped[1], pairs.fixed[1]))
+
+
+def test_landmarks_are_drawn_with_their_residual(tmp_path):
+    examples = examples_of(tmp_path, "not_deformed", "ours_10", shift=2.5)
+    axis = figures.figure_overlays(examples).axes[1]
+    fixed = examples["ours_10"].fixed_landmarks[0]
+    rings = axis.get_lines()[0].get_xydata()
+    np.testing.assert_allclose(rings, fixed[:, ::-1], rtol=1e-6)
+    (lines,) = [item for item in axis.collections if isinstance(item, LineCollection)]
+    starts, ends = np.array(lines.get_segments()).transpose(1, 0, 2)
+    np.testing.assert_allclose(starts, fixed[:, ::-1], rtol=1e-6)
+    np.testing.assert_allclose(ends - starts, np.tile([0, -0.5], (3, 1)), atol=1e-5)
+    assert axis.get_xlabel() == "0.50 px"
+
+
+def test_without_not_deformed_a_column_shows_the_pair_before(tmp_path):
+    examples = examples_of(tmp_path, "ours_10")
+    axis = figures.figure_overlays(examples).axes[0]
+    pairs = examples["ours_10"]
+    assert axis.get_title() == "Before"
+    assert axis.get_xlabel() == "3.00 px"
+    np.testing.assert_allclose(
+        axis.get_images()[0].get_array(), figures.overlay(pairs.moving[0], pairs.fixed[0])
+    )
+
+
+def test_many_methods_break_into_bands(tmp_path):
+    methods = ["not_deformed", "affine", "transfer", "fine_tune_10", "ours_10", "elastix", "syn"]
+    figure = figures.figure_overlays(examples_of(tmp_path, *methods, landmarks=0))
+    visible = [axis for axis in figure.axes if axis.get_visible()]
+    assert len(visible) == 7 * 2
+    titles = [axis.get_title() for axis in visible if axis.get_title()]
+    assert titles == [
+        "Not deformed",
+        "Affine only",
+        "Transfer",
+        "Fine-tune (10)",
+        "Ours (10)",
+        "elastix B-spline",
+        "ANTs SyN",
+    ]
+    assert not any(axis.get_xlabel() for axis in visible)
+
+
+def curve_stages():
+    return {
+        "reptile": [training_line(1, -0.5)],
+        "fine_tune_10": [
+            evaluation_line(0, 0, 4.0, 0.3),
+            training_line(3, 9.0),
+            evaluation_line(6, 10, 2.0, 0.6),
+        ],
+        "ours_long": [
+            evaluation_line(0, 0, 3.0, 0.5),
+            evaluation_line(90, 100, 1.0, 0.8),
+            evaluation_line(5, None, 9),
+        ],
+    }
+
+
+def test_curves_draw_the_evaluation_lines(tmp_path):
+    figure = figures.figure_curves(curve_stages())
+    drawn = [
+        {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()} for axis in figure.axes
+    ]
+    assert [axis.get_title() for axis in figure.axes] == ["Landmark distance (px)", "NCC", "Loss"]
+    assert drawn[0] == {"Fine-tune (10)": [[0, 4], [10, 2]], "Ours (long)": [[0, 3], [100, 1]]}
+    assert drawn[1] == {"Fine-tune (10)": [[0, 0.3], [10, 0.6]], "Ours (long)": [[0, 0.5], [100, 0.8]]}
+    assert drawn[2]["Ours (long)"] == [[0, -0.5], [100, -0.8]]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Fine-tune (10)", "Ours (long)"]
+
+
+def test_curves_without_distances_have_two_panels():
+    stages = {"finetune": [evaluation_line(0, 0, None), evaluation_line(5, 1, None)]}
+    figure = figures.figure_curves(stages)
+    assert [axis.get_title() for axis in figure.axes] == ["NCC", "Loss"]
+
+
+def test_training_draws_every_term_of_every_stage():
+    stages = {
+        "pretrain": [training_line(step, -0.5) for step in (10, 20, 30)],
+        "empty": [evaluation_line(0, 0, 1.0)],
+        "reptile": [training_line(5, -0.7)],
+    }
+    figure = figures.figure_training(stages)
+    assert [axis.get_title() for axis in figure.axes] == ["Pretraining", "Meta-training (Reptile)", "", ""]
+    total, _, similarity, _ = figure.axes[0].get_lines()
+    np.testing.assert_allclose(total.get_xydata(), [[10, -0.5], [20, -0.5], [30, -0.5]])
+    np.testing.assert_allclose(similarity.get_ydata(), -0.6)
+    np.testing.assert_allclose(figure.axes[2].get_lines()[0].get_ydata(), 0.1)
+
+
+def test_the_running_mean_is_centred_and_keeps_the_ends():
+    values = np.zeros(40)
+    values[0], values[20] = 6.0, 3.0
+    mean = figures._running_mean(values)
+    np.testing.assert_allclose(mean[[0, 1, 2, 19, 20, 21, 22]], [3, 2, 0, 1, 1, 1, 0])
+
+
+def test_distances_draw_every_pair_at_its_value():
+    figure = figures.figure_distances({"transfer": [3.0, 1.0, 2.0], "ours_10": [1.0, 1.5, 1.0]})
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["Transfer", "Ours (10)"]
+    points = [item.get_offsets() for item in axis.collections if len(item.get_offsets()) == 3]
+    assert [sorted(item[:, 0].tolist()) for item in points] == [[1, 2, 3], [1, 1, 1.5]]
+    box = axis.patches[0]
+    assert (box.get_x(), box.get_width()) == (1.5, 1.0)
+    assert axis.get_xscale() == "linear"
+    assert axis.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize(("values", "scale"), [([0.5, 43.0], "log"), ([0.0, 43.0], "linear")])
+def test_a_wide_range_of_distances_takes_a_log_axis(values, scale):
+    assert figures.figure_distances({"transfer": values}).axes[0].get_xscale() == scale
+
+
+def test_the_field_draws_where_the_grid_samples(tmp_path):
+    examples = examples_of(tmp_path, "ours_10", shift=2.0)["ours_10"]
+    axes = figures.figure_field(examples).axes
+    lines = axes[0].collections[0].get_segments()
+    np.testing.assert_allclose(lines[0], np.stack([np.arange(SIZE), np.full(SIZE, 2.0)], axis=-1))
+    np.testing.assert_allclose(axes[3].get_images()[0].get_array(), 2.0)
+
+
+def test_the_field_is_of_the_projects_own_method_if_it_deforms(tmp_path):
+    examples = examples_of(tmp_path, "transfer", "ours_10", "syn")
+    results = read_results(tmp_path)
+    assert figures.field_method(results, examples) == "ours_10"
+    del examples["ours_10"]
+    assert figures.field_method(results, examples) == "syn"
+    assert figures.field_method(results, {}) == ""
+
+
+def test_names_are_not_read_as_formulas(tmp_path):
+    path = figures.save_figure(figures.figure_distances({"a$\\no$b": [1.0, 2.0]}), tmp_path / "a.png")
+    assert path.is_file()
+
+
+def test_colours_tell_methods_apart():
+    names = ["not_deformed", "transfer", "ours_10", "ours_long", "mine", "yours"]
+    colours = figures.method_colours(names)
+    assert list(colours) == names
+    assert len(set(colours.values())) == len(names)
+
+
+def test_a_saved_figure_is_a_png_with_the_same_bytes_each_time(tmp_path):
+    paths = [
+        figures.save_figure(figures.figure_distances({"transfer": [1.0, 2.0]}), tmp_path / "figures" / name)
+        for name in ("a.png", "b.png")
+    ]
+    content = paths[0].read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content == paths[1].read_bytes()
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["a.png", "b.png"]
+
+
+def test_the_report_needs_neither_tensorflow_nor_pyplot():
+    heavy = "{'tensorflow', 'matplotlib.pyplot'}"
+    code = f"import sys, tfmetareg.report.page; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

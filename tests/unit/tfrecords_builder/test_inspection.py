@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfmetareg.files import sha256
+
+
+@pytest.fixture
+def records(tmp_path, pairs_folder, run):
+    """Two tasks, `plain` without and `marked` with landmarks one pixel of 40 apart; 80x96 records."""
+    output = tmp_path / "records"
+    common = ["--output", output, "--image-size", 80, 96, "--shards", 2]
+    assert (
+        run("build", "--source", "pairs", "--input", pairs_folder.table(), "--task", "plain", *common)[0] == 0
+    )
+    pairs_folder.columns += ["moving_landmarks", "fixed_landmarks"]
+    pairs_folder.text("m.csv", "x,y\n10,10\n20,20\n")
+    pairs_folder.text("f.csv", "x,y\n10,11\n21,20\n")
+    for row in pairs_folder.rows:
+        row += ["m.csv", "f.csv"]
+    arguments = ["--input", pairs_folder.table(), "--task", "marked", "--role", "target", *common]
+    assert run("build", "--source", "pairs", *arguments)[0] == 0
+    return output
+
+
+def test_the_table_tells_what_is_there(records, run):
+    status, out, err = run("inspect", records)
+    assert (status, err) == (0, "")
+    assert "images of 80 x 96, every shard verified" in out
+    cells = [line.split() for line in out.splitlines()[2:]]
+    assert cells[0][:8] == ["plain", "source", "unspecified", "train", "4", "2", "2", "0.0"]
+    assert cells[1][:8] == ["plain", "source", "unspecified", "test", "2", "1", "2", "0.0"]
+    # Both images grow twofold, and the landmarks' distance of one pixel with them.
+    assert cells[2][:11] == [
+        "marked",
+        "target",
+        "unspecified",
+        "finetune",
+        "4",
+        "2",
+        "2",
+        "2.0",
+        "2.00",
+        "±",
+        "0.00",
+    ]
+    assert all(0 < float(row[-1]) < 1 for row in cells)
+
+
+def damage(records, kind):
+    """Damages the second training shard of `plain`; gives what the message must say."""
+    path = records / "plain-train.tfrecord-00001-of-00002"
+    content = path.read_bytes()
+    manifest = json.loads((records / "manifest.json").read_text())
+    entry = manifest["tasks"][0]["splits"]["train"]["shards"][1]
+    if kind == "missing":
+        path.unlink()
+        return "missing"
+    if kind == "empty":
+        path.write_bytes(b"")
+        return "0 bytes, the manifest says"
+    if kind == "cut at a record":
+        path.write_bytes(content[: len(content) // 2])
+        return "bytes, the manifest says"
+    if kind == "flipped bit":
+        path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+        return "SHA-256 differs"
+    if kind == "wrong from the start":
+        path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+        entry["sha256"] = sha256(path)
+        expected = "record 0 is unreadable"
+    elif kind == "wrong count":
+        entry["records"] += 1
+        expected = "2 records, the manifest says 3"
+    elif kind == "not an example":
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(b"x")
+        entry.update(sha256=sha256(path), bytes=path.stat().st_size)
+        expected = "record 0 is unreadable"
+    (records / "manifest.json").write_text(json.dumps(manifest))
+    return expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "empty",
+        "cut at a record",
+        "flipped bit",
+        "wrong from the start",
+        "wrong count",
+        "not an example",
+    ],
+)
+def test_a_damaged_shard_is_named(records, run, kind):
+    expected = damage(records, kind)
+    status, out, err = run("inspect", records)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert "plain-train.tfrecord-00001-of-00002" in err
+    assert expected in err
+    assert out == ""
+
+
+def test_all_damaged_shards_are_named(records, run):
+    for name in ("plain-test.tfrecord-00000-of-00002", "marked-finetune.tfrecord-00001-of-00002"):
+        os.remove(records / name)
+    status, _, err = run("inspect", records)
+    assert status == 2
+    assert len(err.splitlines()) == 2
+    assert "plain-test" in err
+    assert "marked-finetune" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda manifest: manifest.update(image_shape=[8, 8]), "the manifest says (8, 8)"),
+        (
+            lambda manifest: manifest["tasks"][0]["splits"]["train"].update(pairs=9),
+            "4 pairs in its shards, 9 in the",
+        ),
+        (
+            lambda manifest: manifest["tasks"][0]["splits"].update(
+                test=manifest["tasks"][0]["splits"]["train"]
+            ),
+            "is in train and in test",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_fit(records, run, change, expected):
+    manifest = json.loads((records / "manifest.json").read_text())
+    change(manifest)
+    (records / "manifest.json").write_text(json.dumps(manifest))
+    status, _, err = run("inspect", records)
+    assert status == 2
+    assert expected in err
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"schema": 9}', '{"schema": 1}'])
+def test_no_readable_manifest(tmp_path, run, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    status, _, err = run("inspect", tmp_path)
+    assert status == 2
+    assert "manifest.json" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_no_folder(tmp_path, run):
+    status, _, err = run("inspect", tmp_path / "nowhere")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "no such folder" in err
+
+
+def test_contact_sheet(records, run, tmp_path):
+    status, out, _ = run("inspect", records, "--figure", tmp_path / "figures" / "sheet.png")
+    assert status == 0
+    assert "contact sheet" in out
+    with Image.open(tmp_path / "figures" / "sheet.png") as sheet:
+        assert sheet.height > sheet.width
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
+    assert (0, 255, 255) in colours
+    assert os.listdir(tmp_path / "figures") == ["sheet.png"]
+
+
+def test_a_figure_of_unknown_format(records, run, tmp_path):
+    status, _, err = run("inspect", records, "--figure", tmp_path / "sheet.doc")
+    assert status == 2
+    assert "must end in .png" in err

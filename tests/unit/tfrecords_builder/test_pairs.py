@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfmetareg.errors import UserError
+from tfrecords_builder.sources.base import InputErrors, Request
+from tfrecords_builder.sources.pairs import pairs_tasks
+
+
+def request(root, **changes):
+    return Request(
+        **{"input": root, "task": None, "role": "source", "image_size": (32, 32), "seed": 0, **changes}
+    )
+
+
+def read(asked):
+    """Tasks with their pairs read; problems raised."""
+    tasks = {task.name: list(task.pairs) for task in pairs_tasks(asked)}
+    asked.problems.raise_any()
+    return tasks
+
+
+def test_rows_become_pairs(pairs_folder):
+    pairs_folder.columns += [
+        "split",
+        "moving_landmarks",
+        "fixed_landmarks",
+        "moving_spacing",
+        "fixed_spacing",
+    ]
+    pairs_folder.text("m.csv", "x,y\n3,5\n")
+    pairs_folder.text("f.csv", "row,col\n6,4\n")
+    pairs_folder.rows = [
+        ["m0.png", "f0.png", "eye0", " Train", "m.csv", "f.csv", "0.5", "0.5x0.25"],
+        ["m1.png", "f1.png", "", "test", "", "", "", "1 2"],
+    ]
+    tasks = read(request(pairs_folder.table()))
+    assert list(tasks) == ["input"]
+    first, second = tasks["input"]
+    np.testing.assert_array_equal(first.moving, np.asarray(Image.open(pairs_folder.root / "m0.png")))
+    np.testing.assert_array_equal(first.fixed, np.asarray(Image.open(pairs_folder.root / "f0.png")))
+    np.testing.assert_array_equal(first.moving_landmarks, [[5, 3]])
+    np.testing.assert_array_equal(first.fixed_landmarks, [[6, 4]])
+    assert (first.subject, first.split) == ("eye0", "train")
+    assert (first.moving_spacing, first.fixed_spacing) == ((0.5, 0.5), (0.5, 0.25))
+    assert second.subject == second.key
+    assert (second.moving_spacing, second.fixed_spacing) == (None, (1.0, 2.0))
+    assert second.fixed_landmarks.shape == (0, 2)
+
+
+def test_pairs_are_read_lazily_and_again(pairs_folder):
+    (task,) = pairs_tasks(request(pairs_folder.table()))
+    assert len(task.pairs) == 6
+    assert [pair.key for pair in task.pairs] == [pair.key for pair in task.pairs]
+    (pairs_folder.root / "m5.png").unlink()
+    assert next(iter(task.pairs)).key == "m0.png:f0.png"
+
+
+def test_task_column(pairs_folder):
+    pairs_folder.columns.append("task")
+    for row, name in zip(pairs_folder.rows, "aabbbc"):
+        row.append(name)
+    root = pairs_folder.table()
+    assert {name: len(pairs) for name, pairs in read(request(root)).items()} == {"a": 2, "b": 3, "c": 1}
+    assert {name: len(pairs) for name, pairs in read(request(root, task="b")).items()} == {"b": 3}
+    with pytest.raises(UserError, match="has no task `d`.*a, b, c"):
+        read(request(root, task="d"))
+
+
+def test_the_only_task_is_renamed(pairs_folder):
+    pairs_folder.columns.append("task")
+    for row in pairs_folder.rows:
+        row.append("a")
+    assert list(read(request(pairs_folder.table(), task="new"))) == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("table", "rule"),
+    [
+        ("moving,subject\na.png,b\n", "column `fixed` is missing"),
+        ("m0.png,f0.png\n", "column `moving` is missing"),
+        (
+            "moving,fixed,moving_landmark\na,b,c\n",
+            "unknown column `moving_landmark`; did you mean `moving_landmarks`",
+        ),
+        ("moving,fixed,moving_landmarks\na,b,c\n", "`moving_landmarks` and `fixed_landmarks` go together"),
+        ("moving,fixed\n", "no pairs"),
+        ("", "empty file"),
+    ],
+)
+def test_wrong_tables(pairs_folder, table, rule):
+    pairs_folder.text("pairs.csv", table)
+    with pytest.raises(UserError, match=rule) as error:
+        pairs_tasks(request(pairs_folder.root))
+    assert "pairs.csv" in str(error.value)
+
+
+def test_missing_folder_and_table(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        pairs_tasks(request(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="pairs.csv: no such file"):
+        pairs_tasks(request(tmp_path))
+
+
+def test_every_problem_is_named_in_one_run(pairs_folder):
+    pairs_folder.columns += ["moving_landmarks", "fixed_landmarks", "moving_spacing", "fixed_spacing"]
+    points = {
+        "one": "x,y\n1,2\n",
+        "two": "x,y\n1,2\n3,4\n",
+        "far": "x,y\n1,2\n48,4\n",
+        "bare": "1,2\n",
+        "odd": "x,y\n1,b\n",
+    }
+    for name, text in points.items():
+        pairs_folder.text(f"{name}.csv", text)
+    (pairs_folder.root / "m1.png").unlink()
+    pairs_folder.text("f1.png", "not an image")
+    rest = [
+        ["one.csv", "two.csv", "", ""],
+        ["", "", "-1", "a"],
+        ["far.csv", "two.csv", "", ""],
+        ["bare.csv", "odd.csv", "", ""],
+        ["one.csv", "", "", ""],
+        ["one.csv", "../one.csv", "", ""],
+    ]
+    for row, cells in zip(pairs_folder.rows, rest):
+        row += cells
+    pairs_folder.rows += [["./m0.png", "f0.png", "x", "", "", "", ""], ["/etc/a.png", "", "", "", "", "", ""]]
+    with pytest.raises(InputErrors) as error:
+        read(request(pairs_folder.table()))
+    expected = [
+        "two.csv: 2 landmarks, .*one.csv has 1",
+        "m1.png: no such file",
+        "f1.png: unreadable image",
+        "line 3: spacing must be .* got `-1`",
+        "line 3: spacing must be .* got `a`",
+        r"far.csv: point 2 \(x 48, y 4\) lies outside the image of width 48 and height 40",
+        "bare.csv: the first line must be a header",
+        "odd.csv, line 2: a coordinate must be a finite number, got `b`",
+        "line 6: landmarks for one image only",
+        "line 7: `../one.csv` leads out of the folder",
+        "line 8: the same pair as in line 2",
+        "line 9: `fixed` is empty",
+    ]
+    assert len(error.value.lines) == len(expected)
+    for rule in expected:
+        with pytest.raises(UserError, match=rule):
+            raise error.value
+
+
+def test_absolute_paths_lead_out_of_the_folder(pairs_folder):
+    pairs_folder.rows[0][1] = str(pairs_folder.root / "f0.png")
+    with pytest.raises(UserError, match="leads out of the folder"):
+        read(request(pairs_folder.table()))
+
+
+def test_real_landmarks_match_real_vessels(real_data):
+    """Landmarks are vessel junctions: far brighter there than on average, in both scans."""
+    (task,) = pairs_tasks(request(real_data / "octa_scp"))
+    for _, pair in zip(range(3), task.pairs):
+        for image, points in ((pair.moving, pair.moving_landmarks), (pair.fixed, pair.fixed_landmarks)):
+            rows, columns = np.rint(points).astype(int).T
+            assert image[rows, columns].mean() > 1.5 * image.mean()
+            assert image[rows, columns].mean() > 1.5 * image[columns, rows].mean()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfmetareg.errors import UserError
+from tfrecords_builder.deformation import warp
+from tfrecords_builder.preprocess import Preprocessing, prepare_pair
+from tfrecords_builder.sources.base import Request
+from tfrecords_builder.sources.unpaired import make_pair, matching_points, unit_range, unpaired_tasks
+
+
+def spots(shape=(160, 200), count=60):
+    rng = np.random.default_rng(3)
+    rows, columns = np.indices(shape)
+    image = np.zeros(shape)
+    for row, column in rng.uniform(8, np.array(shape) - 8, (count, 2)):
+        image += np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 8)
+    return np.uint8(255 * np.clip(image, 0, 1))
+
+
+def request(root, **options):
+    return Request(root, None, "source", (64, 64), 0, options)
+
+
+def brightness(image, points):
+    """Bilinear, at (row, column)."""
+    grid = np.zeros((*image.shape, 2))
+    rows, columns = np.rint(points).astype(int).T
+    grid[rows, columns] = points - np.rint(points)
+    return warp(image, grid, order=1)[rows, columns]
+
+
+def test_landmarks_show_the_same_tissue_in_both_images():
+    pair = make_pair(spots(), "a", noise=0, illumination=0)
+    assert len(pair.moving_landmarks) == len(pair.fixed_landmarks) >= 15
+    moving = brightness(pair.moving, pair.moving_landmarks)
+    fixed = brightness(pair.fixed, pair.fixed_landmarks)
+    np.testing.assert_allclose(moving, fixed, atol=0.06)
+    assert moving.min() > 3 * pair.moving.mean()
+    swapped = brightness(pair.moving, pair.fixed_landmarks)
+    assert np.abs(swapped - fixed).mean() > 3 * np.abs(moving - fixed).mean()
+
+
+def test_matching_points_follow_the_displacement():
+    """moving(y) = fixed(y + v(y)): with v = (2, -3) everywhere, 2 lower and 3 further left."""
+    displacement = np.broadcast_to(np.float32([2, -3]), (160, 200, 2))
+    moving, fixed = matching_points(unit_range(spots()), displacement, 10)
+    assert len(moving) == 10
+    np.testing.assert_allclose(fixed - moving, np.tile([2, -3], (10, 1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("displacement", [0.01, 0.025])
+def test_mean_displacement_is_a_share_of_the_width(displacement):
+    lengths = []
+    for number in range(6):
+        pair = make_pair(spots(), str(number), displacement=displacement, rotation=0)
+        lengths.append(np.linalg.norm(pair.moving_landmarks - pair.fixed_landmarks, axis=1).mean())
+    assert np.mean(lengths) == pytest.approx(displacement * 200, rel=0.25)
+
+
+def test_points_lie_inside_both_images_and_apart():
+    pair = make_pair(spots(), "a", displacement=0.04)
+    for points in (pair.moving_landmarks, pair.fixed_landmarks):
+        assert (points >= 2).all()
+        assert (points <= np.array([157, 197])).all()
+    gaps = np.linalg.norm(pair.moving_landmarks[:, None] - pair.moving_landmarks, axis=-1)
+    assert gaps[~np.eye(len(gaps), dtype=bool)].min() >= 6
+
+
+def test_noise_is_independent_and_spares_an_empty_background():
+    image = np.zeros((100, 100))
+    image[30:70, 30:70] = 0.5
+    image[50, 50] = 1
+    pair = make_pair(image, "a", displacement=0, rotation=0, noise=0.05, illumination=0)
+    moving, fixed = (x[32:68, 32:68].ravel() for x in (pair.moving, pair.fixed))
+    assert np.abs(np.corrcoef(moving, fixed)[0, 1]) < 0.3
+    assert fixed.std() > 0.03
+    assert (pair.fixed[:25] == 0).all()
+    assert (pair.moving[:25] == 0).all()
+
+
+def test_deterministic_by_seed_and_name():
+    def digest(name="a", seed=0):
+        pair = make_pair(spots(), name, seed=seed)
+        return pair.moving.tobytes() + pair.fixed.tobytes() + pair.moving_landmarks.tobytes()
+
+    assert digest() == digest()
+    assert digest() != digest(name="b")
+    assert digest() != digest(seed=1)
+
+
+def test_folder_becomes_a_task(tmp_path):
+    root = tmp_path / "scans"
+    (root / "sub").mkdir(parents=True)
+    for name in ("b.png", "a.tif", "sub/c.png"):
+        Image.fromarray(spots((60, 70))).save(root / name)
+    (root / "notes.txt").write_text("x")
+    (root / "broken.png").write_text("x")
+    asked = request(root, landmarks=4)
+    (task,) = unpaired_tasks(asked)
+    pairs = list(task.pairs)
+    assert (task.name, task.role) == ("scans", "source")
+    assert [pair.key for pair in pairs] == ["a.tif", "b.png"]
+    assert all(len(pair.fixed_landmarks) <= 4 for pair in pairs)
+    assert len(asked.problems.lines) == 1
+    assert "broken.png: unreadable" in asked.problems.lines[0]
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(UserError, match="no images in this folder"):
+        unpaired_tasks(request(tmp_path))
+
+
+def test_large_small_and_16_bit_images():
+    for image in (
+        spots((16, 20), 5),
+        spots((300, 60)).astype(np.uint16) * 200,
+        spots().astype(np.float64) - 1000,
+    ):
+        pair = make_pair(image, "a")
+        assert pair.moving.shape == pair.fixed.shape == image.shape
+        assert pair.moving.dtype == pair.fixed.dtype == np.float32
+        prepare_pair(dataclasses.replace(pair), Preprocessing((32, 32)))

@@ -1,0 +1,1 @@
+"""Turns image pairs of any source into TFRecords with a manifest."""

@@ -1,0 +1,219 @@
+"""Command line: `python -m tfrecords_builder {build,validate,inspect}`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, Optional
+
+from tfmetareg.errors import UserError
+from tfrecords_builder.sources import SOURCES
+from tfrecords_builder.sources.base import Request, number
+from tfrecords_builder.splits import LEARNING_SPLIT
+
+_COMMANDS = {
+    "build": "read a source and add its tasks to the records in --output",
+    "validate": "read everything, write nothing, name every problem",
+    "inspect": "verify checksums, print counts, draw a contact sheet",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}; see `{self.prog} --help`.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parse_arguments(arguments)
+        _start_tensorflow()
+        {"build": _build, "validate": _validate, "inspect": _inspect}[options.command](options)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was published.", file=sys.stderr)
+        return 130
+    except Exception:  # noqa: BLE001 - the one place that turns a failure of ours into a status
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line; options of the chosen source only are known."""
+    source = _named_source(arguments)
+    parser = _Parser(prog="python -m tfrecords_builder", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{build,validate,inspect}")
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name == "inspect":
+            _add_inspect_options(command)
+            continue
+        _add_source_options(command, source)
+        if name == "build":
+            _add_output_options(command)
+    return parser.parse_args(arguments)
+
+
+def _named_source(arguments: Sequence[str]) -> Optional[str]:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--source")
+    try:
+        name = finder.parse_known_args(arguments)[0].source
+    except argparse.ArgumentError:
+        return None
+    return name if name in SOURCES else None
+
+
+def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) -> None:
+    kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in SOURCES.items())
+    parser.add_argument("--source", required=True, choices=[*SOURCES], help=f"kind of input. {kinds}")
+    parser.add_argument("--input", type=Path, metavar="PATH", help="file or folder to read (embedded: none)")
+    parser.add_argument(
+        "--task", metavar="NAME", help="name of the task (default: the source's own, or the folder's)"
+    )
+    parser.add_argument(
+        "--role",
+        choices=[*LEARNING_SPLIT],
+        help="source tasks serve pretraining and meta-learning, the target is fine-tuned (default: source)",
+    )
+    parser.add_argument(
+        "--image-size",
+        nargs=2,
+        type=number(int, 16, 8192),
+        metavar=("H", "W"),
+        help="size of the records' images (default: 400 400; embedded: 128 128)",
+    )
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**31 - 1), default=0, help="of everything random (default: 0)"
+    )
+    parser.add_argument(
+        "--test-fraction",
+        type=number(float, 0, 0.9),
+        default=0.2,
+        metavar="X",
+        help="share of the subjects to hold out where the source does not say (default: 0.2)",
+    )
+    parser.add_argument(
+        "--no-equalize", action="store_true", help="scale intensities only, leave the histogram"
+    )
+    if source is not None and SOURCES[source].options:
+        group = parser.add_argument_group(f"options of --source {source}")
+        for option in SOURCES[source].options:
+            group.add_argument(option.flag, **option.settings)
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="records folder; tasks are added"
+    )
+    parser.add_argument(
+        "--shards",
+        type=number(int, 1, 99999),
+        default=4,
+        metavar="N",
+        help="files per split, at most (default: 4)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace tasks that are there already")
+
+
+def _add_inspect_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("records", type=Path, metavar="DIR", help="records folder")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw a contact sheet (.png, .pdf or .svg)"
+    )
+
+
+def _request(options: argparse.Namespace) -> Request:
+    source = SOURCES[options.source]
+    if source.needs_input and options.input is None:
+        raise UserError(f"`--input` is missing; `--source {options.source}` reads a {source.summary}.")
+    given = [f"`--{name}`" for name in ("input", "task", "role") if getattr(options, name) is not None]
+    if given and not source.needs_input:
+        print(
+            f"note: `--source {options.source}` names its own tasks; {', '.join(given)} not used.",
+            file=sys.stderr,
+        )
+    return Request(
+        input=options.input,
+        task=options.task,
+        role=options.role or "source",
+        image_size=tuple(options.image_size or source.image_size),
+        seed=options.seed,
+        options={option.name: getattr(options, option.name) for option in source.options},
+    )
+
+
+def _preprocessing(options: argparse.Namespace, request: Request):
+    from tfrecords_builder.preprocess import Preprocessing
+
+    return Preprocessing(
+        image_size=request.image_size,
+        equalize=not options.no_equalize,
+        colour=request.options.get("colour", "green"),
+    )
+
+
+def _build(options: argparse.Namespace) -> None:
+    from tfrecords_builder.build import build
+
+    request = _request(options)
+    build(
+        SOURCES[options.source].tasks(request),
+        options.output,
+        preprocessing=_preprocessing(options, request),
+        shards=options.shards,
+        seed=options.seed,
+        test_fraction=options.test_fraction,
+        overwrite=options.overwrite,
+        problems=request.problems,
+    )
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from tfrecords_builder.build import validate
+
+    request = _request(options)
+    validate(
+        SOURCES[options.source].tasks(request),
+        preprocessing=_preprocessing(options, request),
+        seed=options.seed,
+        test_fraction=options.test_fraction,
+        problems=request.problems,
+    )
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from tfrecords_builder.contact_sheet import PAIRS_PER_SPLIT, draw_contact_sheet
+    from tfrecords_builder.inspection import inspect_records, table
+
+    manifest, summaries = inspect_records(options.records, examples=PAIRS_PER_SPLIT if options.figure else 0)
+    height, width = manifest.image_shape
+    print(f"{options.records}: images of {height} x {width}, every shard verified.")
+    print(table(summaries))
+    if options.figure:
+        draw_contact_sheet(summaries, options.figure)
+        print(f"contact sheet: {options.figure}")
+
+
+def _start_tensorflow() -> None:
+    """Without its start-up chatter, and off the GPU, which another process may need whole."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

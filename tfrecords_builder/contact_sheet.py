@@ -1,0 +1,68 @@
+"""Draws a few pairs of each task, so that a person sees what the records hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfmetareg.errors import UserError
+from tfmetareg.files import published
+from tfmetareg.types import ImagePair
+from tfrecords_builder.inspection import Summary
+
+PAIRS_PER_SPLIT = 2
+_FORMATS = (".png", ".pdf", ".svg")
+_COLUMNS = ("moving", "fixed", "moving red, fixed green; fixed o — + moving")
+_DOTS_PER_INCH = 100
+_MAX_INCHES = 300.0  # matplotlib refuses figures of 65536 dots
+
+
+def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
+    """Publishes the figure: a row per example pair with moving, fixed and their overlay.
+
+    Raises:
+        UserError: a figure format that is not drawn, or a path that cannot be written.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(f"{path}: a figure's name must end in {', '.join(_FORMATS)}.")
+    from matplotlib.figure import Figure
+
+    examples = [(summary, pair) for summary in summaries for pair in summary.examples]
+    figure = Figure(
+        figsize=(9.6, min(3.2 * len(examples) + 0.4, _MAX_INCHES)), dpi=_DOTS_PER_INCH, layout="constrained"
+    )
+    axes = figure.subplots(len(examples), 3, squeeze=False)
+    for row, (summary, pair) in zip(axes, examples):
+        _draw_pair(row, pair)
+        row[0].set_ylabel(f"{summary.task.name}\n{summary.split}: {pair.key[-40:]}", fontsize=6)
+    for axis, title in zip(axes[0], _COLUMNS):
+        axis.set_title(title, fontsize=8)
+    try:
+        with published(path) as temporary:
+            figure.savefig(temporary)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another `--figure`.") from None
+
+
+def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
+    overlay = np.stack([pair.moving, pair.fixed, np.zeros_like(pair.fixed)], axis=-1)
+    for axis, image in zip(axes, (pair.moving, pair.fixed, overlay)):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for name, axis, mark in (("moving", axes[0], "+"), ("fixed", axes[1], "o")):
+        points = getattr(pair, f"{name}_landmarks")
+        for target in (axis, axes[2]):
+            target.plot(
+                points[:, 1],
+                points[:, 0],
+                mark,
+                markersize=4,
+                markerfacecolor="none",
+                color="cyan",
+                linewidth=0.5,
+            )
+    both = np.stack([pair.moving_landmarks, pair.fixed_landmarks])
+    axes[2].plot(both[..., 1], both[..., 0], "-", color="white", linewidth=0.7)

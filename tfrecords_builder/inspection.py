@@ -1,0 +1,163 @@
+"""Verifies a records folder against its manifest and tells what it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+import tensorflow as tf
+
+from tfmetareg.errors import UserError
+from tfmetareg.files import sha256
+from tfmetareg.schema import Manifest, Shard, Task, decode_pair
+from tfmetareg.types import ImagePair
+from tfrecords_builder.sources.base import Problems
+
+
+@dataclasses.dataclass
+class Summary:
+    """What one split holds; sums over its pairs, read one at a time."""
+
+    task: Task
+    split: str
+    pairs: int = 0
+    landmarks: int = 0
+    intensity: float = 0.0
+    distances: list[float] = dataclasses.field(default_factory=list)
+    subjects: set[str] = dataclasses.field(default_factory=set)
+    examples: list[ImagePair] = dataclasses.field(default_factory=list)
+
+    def add(self, pair: ImagePair, examples: int) -> None:
+        """Counts a pair in; keeps the first `examples` whole."""
+        self.pairs += 1
+        self.landmarks += len(pair.fixed_landmarks)
+        self.intensity += (float(pair.moving.mean()) + float(pair.fixed.mean())) / (2 * 255)
+        self.subjects.add(pair.subject)
+        if len(pair.fixed_landmarks):
+            lengths = np.linalg.norm(pair.moving_landmarks - pair.fixed_landmarks, axis=1)
+            self.distances.append(float(lengths.mean()))
+        if len(self.examples) < examples:
+            self.examples.append(pair)
+
+    def row(self) -> list[str]:
+        """Cells of the printed table."""
+        split = self.task.splits[self.split]
+        distance = f"{np.mean(self.distances):.2f} ± {np.std(self.distances):.2f}" if self.distances else "-"
+        return [
+            self.task.name,
+            self.task.role,
+            self.task.modality,
+            self.split,
+            str(self.pairs),
+            str(len(self.subjects)),
+            str(len(split.shards)),
+            f"{self.landmarks / max(self.pairs, 1):.1f}",
+            distance,
+            f"{self.intensity / max(self.pairs, 1):.3f}",
+        ]
+
+
+HEADER = [
+    "task", "role", "modality", "split", "pairs", "subjects", "shards",
+    "landmarks/pair", "distance px", "intensity",
+]  # fmt: skip
+
+
+def inspect_records(root: Union[str, os.PathLike], *, examples: int = 0) -> tuple[Manifest, list[Summary]]:
+    """Reads every record of a folder and verifies it.
+
+    Args:
+        root: records folder.
+        examples: pairs of each split to keep for a figure.
+
+    Returns:
+        The manifest, and what each split holds.
+
+    Raises:
+        UserError: no manifest, or `InputErrors` naming each shard that is
+            missing, of another size or content than the manifest says, or
+            unreadable, and each subject that is in two splits.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the `--output` of a build.")
+    manifest = Manifest.read(root)
+    problems = Problems()
+    summaries = []
+    for task in manifest.tasks:
+        found = [_summarise(root, manifest, task, name, examples, problems) for name in task.splits]
+        _check_subjects(root, found, problems)
+        summaries += found
+    problems.raise_any()
+    return manifest, summaries
+
+
+def _summarise(
+    root: Path, manifest: Manifest, task: Task, name: str, examples: int, problems: Problems
+) -> Summary:
+    summary = Summary(task, name)
+    split = task.splits[name]
+    for shard in split.shards:
+        with problems.collected():
+            for pair in read_shard(root, shard):
+                if pair.moving.shape != tuple(manifest.image_shape):
+                    raise UserError(
+                        f"{root / shard.file}: pair {pair.key} has shape {pair.moving.shape}, the manifest "
+                        f"says {manifest.image_shape}; build task `{task.name}` again."
+                    )
+                summary.add(pair, examples)
+    if summary.pairs != split.pairs and not problems.lines:
+        problems.add(
+            f"{root}: task `{task.name}`, split {name}: {summary.pairs} pairs in its shards, "
+            f"{split.pairs} in the manifest; build the task again with `--overwrite`."
+        )
+    return summary
+
+
+def read_shard(root: Path, shard: Shard) -> Iterator[ImagePair]:
+    """Verifies a shard, then yields its pairs.
+
+    Raises:
+        UserError: naming the shard, and how it differs from the manifest.
+    """
+    path = root / shard.file
+    remedy = "build its task again with `--overwrite`, or copy the file anew."
+    if not path.is_file():
+        raise UserError(f"{path}: missing, though the manifest names it; {remedy}")
+    if path.stat().st_size != shard.bytes:
+        raise UserError(f"{path}: {path.stat().st_size} bytes, the manifest says {shard.bytes}; {remedy}")
+    if sha256(path) != shard.sha256:
+        raise UserError(f"{path}: its content has changed since the build (SHA-256 differs); {remedy}")
+    count = 0
+    try:
+        for serialized in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            yield decode_pair(serialized)
+            count += 1
+    except tf.errors.OpError as error:
+        raise UserError(f"{path}: record {count} is unreadable ({type(error).__name__}); {remedy}") from None
+    if count != shard.records:
+        raise UserError(f"{path}: {count} records, the manifest says {shard.records}; {remedy}")
+
+
+def _check_subjects(root: Path, summaries: Sequence[Summary], problems: Problems) -> None:
+    home: dict[str, str] = {}
+    for summary in summaries:
+        for subject in sorted(summary.subjects):
+            if home.setdefault(subject, summary.split) != summary.split:
+                problems.add(
+                    f"{root}: task `{summary.task.name}`: subject {subject} is in {home[subject]} and in "
+                    f"{summary.split}; build the task again."
+                )
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """The splits as aligned text, one line each."""
+    rows = [HEADER, *(summary.row() for summary in summaries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )

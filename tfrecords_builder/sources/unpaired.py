@@ -1,0 +1,194 @@
+"""`unpaired`: a folder of single images; each becomes a pair by a known smooth deformation.
+
+`fixed(x) = image(x)` and `moving(y) = image(y + v(y))`, each with its own noise
+and illumination. The point y of `moving` is then exactly the point y + v(y) of
+`fixed`, which gives landmarks without error.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from skimage.feature import corner_harris, corner_peaks
+
+from tfmetareg.errors import UserError
+from tfmetareg.types import ImagePair
+from tfrecords_builder.deformation import carry_points, perturb, random_displacement, warp
+from tfrecords_builder.images import FORMATS, is_image, read_image
+from tfrecords_builder.sources.base import Lazy, Option, Request, Source, SourceTask, number
+from tfrecords_builder.sources.pairs import COLOUR, MODALITY, existing_folder
+
+_EMPTY = 1e-3
+# Mean length of a displacement drawn from an isotropic Gaussian, as a share of its root mean square.
+_MEAN_OF_RMS = math.sqrt(math.pi) / 2
+
+
+def unpaired_tasks(request: Request) -> list[SourceTask]:
+    """One task of all image files directly in the folder; each image is its own subject.
+
+    Raises:
+        UserError: no folder, or no image in it.
+    """
+    root = existing_folder(request.input)
+    files = sorted(path for path in root.iterdir() if path.is_file() and is_image(path))
+    if not files:
+        raise UserError(
+            f"{root}: no images in this folder; put files ending in {', '.join(FORMATS)} directly into it."
+        )
+    name = request.task or root.resolve().name
+    pairs = Lazy(functools.partial(_make_pairs, files, request), len(files))
+    return [SourceTask(name, request.role, request.options.get("modality", "unspecified"), pairs)]
+
+
+def _make_pairs(files: list[Path], request: Request) -> Iterator[ImagePair]:
+    defaults = {option.name: option.settings["default"] for option in SOURCE.options}
+    options = {**defaults, **request.options}
+    del options["modality"]
+    colour = options.pop("colour")
+    for file in files:
+        image = None
+        with request.problems.collected():
+            image = read_image(file, colour)
+        if image is not None:
+            yield make_pair(image, file.name, seed=request.seed, **options)
+
+
+def make_pair(
+    image: np.ndarray,
+    name: str,
+    *,
+    seed: int = 0,
+    displacement: float = 0.025,
+    smoothness: float = 0.08,
+    rotation: float = 2.0,
+    noise: float = 0.03,
+    illumination: float = 0.1,
+    landmarks: int = 25,
+) -> ImagePair:
+    """A pair with exact landmarks from one image; depends only on the image, name, seed and options.
+
+    Args:
+        image: (height, width), any real dtype.
+        name: key and subject of the pair.
+        seed: of deformation, noise and illumination.
+        displacement: mean length of the smooth part, as a share of the width.
+        smoothness: standard deviation of the smooth part's Gaussian, as a share of the width.
+        rotation: largest rotation, degrees.
+        noise: standard deviation of the additive noise, in units of the intensity range,
+            and of the multiplicative noise.
+        illumination: relative standard deviation of a smooth gain.
+        landmarks: at most that many.
+
+    Returns:
+        The pair; images float32 (height, width) in [0, 1].
+    """
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
+    image = unit_range(image)
+    width = image.shape[1]
+    v = random_displacement(
+        image.shape,
+        rng,
+        rms_px=displacement * width / _MEAN_OF_RMS,
+        smoothness_px=smoothness * width,
+        rotation_deg=rotation,
+    )
+    moving = _warp_mirrored(image, v)
+    moving_points, fixed_points = matching_points(moving, v, landmarks)
+    return ImagePair(
+        key=name,
+        subject=name,
+        moving=_perturb_signal(moving, rng, noise, illumination),
+        fixed=_perturb_signal(image, rng, noise, illumination),
+        moving_landmarks=moving_points,
+        fixed_landmarks=fixed_points,
+    )
+
+
+def _perturb_signal(
+    image: np.ndarray, rng: np.random.Generator, noise: float, illumination: float
+) -> np.ndarray:
+    """Noise and illumination, but none on an empty background, as of a skull-stripped brain."""
+    perturbed = perturb(image, rng, noise=noise, speckle=noise, illumination=illumination)
+    return np.where(image > _EMPTY, perturbed, 0).astype(np.float32)
+
+
+def unit_range(image: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1]: linear between the 0.1 and 99.9 percentiles, clipped outside."""
+    low, high = np.percentile(image, [0.1, 99.9])
+    if low == high:
+        low, high = image.min(), image.max()
+    return np.clip((image - np.float64(low)) / (float(high) - float(low)), 0, 1).astype(np.float32)
+
+
+def _warp_mirrored(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    """`warp` that continues the image by its mirror image instead of smearing its border."""
+    margin = int(np.abs(displacement).max()) + 2
+    padded = np.pad(displacement, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    warped = warp(np.pad(image, margin, mode="symmetric"), padded)[margin:-margin, margin:-margin]
+    return np.clip(warped, 0, 1)
+
+
+def matching_points(
+    moving: np.ndarray, displacement: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of `moving` and their places in `fixed`, well apart and inside both images.
+
+    Args:
+        moving: float32 (height, width), before noise.
+        displacement: v of `moving(y) = fixed(y + v(y))`, (height, width, 2), pixels.
+        count: at most that many.
+
+    Returns:
+        moving and fixed points, float32 (n, 2), (row, column).
+    """
+    margin = max(2, min(moving.shape) // 40)
+    corners = corner_peaks(
+        corner_harris(moving, sigma=max(1.0, moving.shape[1] / 200)),
+        min_distance=max(2, min(moving.shape) // 20),
+        threshold_rel=0.001,
+        exclude_border=margin,
+    ).astype(np.float32)
+    places = carry_points(corners, displacement)
+    inside = ((places >= margin) & (places <= np.asarray(moving.shape) - 1 - margin)).all(axis=1)
+    return corners[inside][:count], places[inside][:count]
+
+
+def _share(flag: str, default: float, text: str, low: float = 0.0, high: float = 1.0) -> Option:
+    settings = {
+        "type": number(float, low, high),
+        "default": default,
+        "metavar": "X",
+        "help": f"{text} (default: {default})",
+    }
+    return Option(flag, settings)
+
+
+SOURCE = Source(
+    tasks=unpaired_tasks,
+    summary="folder of single images; pairs come from known smooth deformations",
+    options=(
+        MODALITY,
+        COLOUR,
+        _share(
+            "--displacement", 0.025, "mean displacement as a share of the width; 0.025 is 10 pixels of 400"
+        ),
+        _share("--smoothness", 0.08, "smoothness of the displacement as a share of the width", low=0.01),
+        _share("--rotation", 2.0, "largest rotation in degrees", high=180.0),
+        _share("--noise", 0.03, "standard deviation of the noise, as a share of the intensity range"),
+        _share("--illumination", 0.1, "relative standard deviation of the smooth change of brightness"),
+        Option(
+            "--landmarks",
+            {
+                "type": number(int, 0),
+                "default": 25,
+                "metavar": "N",
+                "help": "landmarks per pair, at most (default: 25)",
+            },
+        ),
+    ),
+)
