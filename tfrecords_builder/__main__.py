@@ -35,7 +35,6 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = parse_arguments(arguments)
-        _start_tensorflow()
         {"build": _build, "validate": _validate, "inspect": _inspect}[options.command](options)
     except UserError as error:
         for line in str(error).splitlines():
@@ -207,13 +206,8 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"contact sheet: {options.figure}")
 
 
-def _start_tensorflow() -> None:
-    """Without its start-up chatter, and off the GPU, which another process may need whole."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")
-
-
 if __name__ == "__main__":
+    # TensorFlow starts without chatter, and off the GPU, which another process may need whole.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     sys.exit(main())

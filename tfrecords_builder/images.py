@@ -22,6 +22,12 @@ def is_image(path: Path) -> bool:
     return path.name.lower().endswith(FORMATS)
 
 
+def stem(path: Path) -> str:
+    """The file's name without the ending that tells its format."""
+    ending = max((ending for ending in FORMATS if path.name.lower().endswith(ending)), key=len, default="")
+    return path.name[: len(path.name) - len(ending)]
+
+
 def read_image(path: Path, colour: str = "green") -> np.ndarray:
     """Reads a PNG, TIFF, JPEG, NumPy or NIfTI file as one 2D image.
 

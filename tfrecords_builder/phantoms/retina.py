@@ -291,7 +291,7 @@ def superficial_plexus(vessels: np.ndarray, mesh: np.ndarray, distance: np.ndarr
     # The layer thins towards the fovea, and with it the signal.
     density = perfused * (0.55 + 0.45 * np.clip((distance - faz) / 0.22, 0, 1))
     ring = 0.30 * np.exp(-0.5 * ((distance - 1.12 * faz) / 0.010) ** 2)
-    tissue = 0.07 + density * (0.10 + 0.42 * mesh) + ring * (0.4 + 0.6 * mesh)
+    tissue = 0.07 + density * (0.10 + 0.30 * mesh) + ring * (0.4 + 0.6 * mesh)
     return np.maximum(tissue, vessels * perfused + (1 - vessels) * tissue * 0.75).astype(np.float32)
 
 

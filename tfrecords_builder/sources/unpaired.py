@@ -19,7 +19,7 @@ from skimage.feature import corner_harris, corner_peaks
 from tfmetareg.errors import UserError
 from tfmetareg.types import ImagePair
 from tfrecords_builder.deformation import carry_points, perturb, random_displacement, warp
-from tfrecords_builder.images import FORMATS, is_image, read_image
+from tfrecords_builder.images import FORMATS, is_image, read_image, stem
 from tfrecords_builder.sources.base import Lazy, Option, Request, Source, SourceTask, number
 from tfrecords_builder.sources.pairs import COLOUR, MODALITY, existing_folder
 
@@ -29,7 +29,8 @@ _MEAN_OF_RMS = math.sqrt(math.pi) / 2
 
 
 def unpaired_tasks(request: Request) -> list[SourceTask]:
-    """One task of all image files directly in the folder; each image is its own subject.
+    """One task of all image files directly in the folder; files of one name with different endings
+    are one subject.
 
     Raises:
         UserError: no folder, or no image in it.
@@ -74,7 +75,7 @@ def make_pair(
 
     Args:
         image: (height, width), any real dtype.
-        name: key and subject of the pair.
+        name: file name: the pair's key, and without its ending its subject.
         seed: of deformation, noise and illumination.
         displacement: mean length of the smooth part, as a share of the width.
         smoothness: standard deviation of the smooth part's Gaussian, as a share of the width.
@@ -101,7 +102,7 @@ def make_pair(
     moving_points, fixed_points = matching_points(moving, v, landmarks)
     return ImagePair(
         key=name,
-        subject=name,
+        subject=stem(Path(name)),
         moving=_perturb_signal(moving, rng, noise, illumination),
         fixed=_perturb_signal(image, rng, noise, illumination),
         moving_landmarks=moving_points,

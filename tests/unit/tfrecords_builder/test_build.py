@@ -56,7 +56,8 @@ def test_options_reach_the_records(pairs_folder, run, tmp_path):
     root, output = pairs_folder.table(), tmp_path / "records"
     status, _, _ = run(
         "build", "--source", "pairs", "--input", root, "--output", output, "--task", "eyes",
-        "--role", "target", "--shards", 1, "--test-fraction", 0.6, "--no-equalize", "--colour", "luminance", *SIZE,
+        "--role", "target", "--shards", 1, "--test-fraction", 0.6,
+        "--no-equalize", "--colour", "luminance", *SIZE,
     )  # fmt: skip
     assert status == 0
     manifest = Manifest.read(output)

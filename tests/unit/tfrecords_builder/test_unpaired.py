@@ -105,6 +105,7 @@ def test_folder_becomes_a_task(tmp_path):
     pairs = list(task.pairs)
     assert (task.name, task.role) == ("scans", "source")
     assert [pair.key for pair in pairs] == ["a.tif", "b.png"]
+    assert [pair.subject for pair in pairs] == ["a", "b"]
     assert all(len(pair.fixed_landmarks) <= 4 for pair in pairs)
     assert len(asked.problems.lines) == 1
     assert "broken.png: unreadable" in asked.problems.lines[0]

@@ -1,0 +1,122 @@
+"""What an evaluation says of a registration, by hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmetareg.data.records import examples
+from tfmetareg.evaluation import Evaluator, PairResult, summary, to_csv, undeformed
+from tfmetareg.losses import registration_loss
+from tfmetareg.spatial import warp
+
+
+def result(key: str, **changes) -> PairResult:
+    values = PairResult(
+        key=key,
+        subject=f"subject {key}",
+        distance_before_px=8.0,
+        distance_px=2.0,
+        ncc_before=0.25,
+        ncc=0.75,
+        local_ncc_before=0.125,
+        local_ncc=0.5,
+        folding_percent=0.0,
+        seconds=0.5,
+        loss=-0.25,
+        landmarks=3,
+    )
+    return dataclasses.replace(values, **changes)
+
+
+THREE = [
+    result("a"),
+    result("b", distance_before_px=4.0, distance_px=1.0, ncc=0.25, folding_percent=3.0, seconds=0.1, landmarks=5),
+    result("c", distance_before_px=None, distance_px=None, ncc=0.5, ncc_before=1.0, seconds=9.0, landmarks=0),
+]
+
+
+def test_summary_by_hand():
+    found = summary(THREE)
+    assert found["pairs"] == 3
+    assert found["distance_px"] == {
+        "mean": 1.5,
+        "std": 0.5,
+        "before_mean": 6.0,
+        "before_std": 2.0,
+        "landmarks": 8,
+    }
+    assert found["ncc"] == pytest.approx({"mean": 0.5, "std": math.sqrt(1 / 24), "before_mean": 0.5})
+    assert found["local_ncc"] == pytest.approx({"mean": 0.5, "std": 0.0, "before_mean": 0.125})
+    assert found["folding_percent"] == {"mean": 1.0, "max": 3.0}
+    assert found["seconds_per_pair"] == {"median": 0.5}
+
+
+def test_summary_has_no_distance_where_no_pair_has_landmarks():
+    found = summary(THREE[2:])
+    assert found["distance_px"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_csv_has_a_line_per_pair_and_leaves_missing_distances_empty():
+    text = to_csv([*THREE, result('d, "quoted"')])
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0]) == [field.name for field in dataclasses.fields(PairResult)]
+    assert [row["key"] for row in rows] == ["a", "b", "c", 'd, "quoted"']
+    assert (rows[1]["distance_px"], rows[1]["landmarks"]) == ("1.0", "5")
+    assert rows[2]["distance_px"] == rows[2]["distance_before_px"] == ""
+
+
+def shifted_back(pair):
+    """The registration that knows how the small records were shifted."""
+    displacement = tf.ones([*pair.fixed.shape[:3], 2]) * tf.constant([1.0, 2.0])
+    return warp(pair.moving, displacement), displacement
+
+
+@pytest.fixture
+def target(records):
+    return examples(records, "target", "test")
+
+
+def test_undeformed_pairs_measure_the_same_before_and_after(target):
+    results = Evaluator(undeformed, target, registration_loss)()
+    assert len(results) == 3 and len({one.key for one in results}) == 3
+    for one in results:
+        assert one.distance_px == one.distance_before_px == pytest.approx(math.hypot(1, 2), abs=1e-4)
+        assert (one.ncc, one.local_ncc, one.folding_percent) == (one.ncc_before, one.local_ncc_before, 0.0)
+        assert one.loss == pytest.approx(-one.local_ncc, abs=1e-6)
+        assert one.landmarks == 3 and one.seconds > 0
+
+
+def test_the_right_displacement_brings_landmarks_and_images_together(target):
+    for one in Evaluator(shifted_back, target, registration_loss)():
+        assert one.distance_px == pytest.approx(0, abs=1e-4)
+        assert one.distance_before_px == pytest.approx(math.hypot(1, 2), abs=1e-4)
+        assert one.ncc > 0.9 > one.ncc_before + 0.05 and one.local_ncc > one.local_ncc_before + 0.2
+
+
+def test_pairs_without_landmarks_have_no_distance(target):
+    none = tf.zeros((0, 2))
+    bare = target.map(lambda example: {**example, "moving_landmarks": none, "fixed_landmarks": none})
+    for one in Evaluator(undeformed, bare, registration_loss)():
+        assert (one.distance_px, one.distance_before_px, one.landmarks) == (None, None, 0)
+
+
+def test_examples_hold_the_first_pairs_as_they_were_registered(target):
+    evaluator = Evaluator(shifted_back, target, registration_loss)
+    kept = evaluator.examples(2)
+    first = next(iter(target))
+    assert list(kept["key"]) == [one.key for one in evaluator()[:2]]
+    assert kept["warped"].shape == kept["moving"].shape == kept["fixed"].shape == (2, 32, 32)
+    np.testing.assert_array_equal(kept["displacement"], np.broadcast_to([1, 2], (2, 32, 32, 2)))
+    np.testing.assert_array_equal(kept["moving"][0], first["moving"][..., 0])
+    np.testing.assert_array_equal(kept["warped"][0, :-1, :-2], kept["moving"][0, 1:, 2:])
+    np.testing.assert_array_equal(kept["fixed_landmarks_0"], first["fixed_landmarks"])
+    np.testing.assert_array_equal(kept["moving_landmarks_1"] - kept["fixed_landmarks_1"], [[1, 2]] * 3)
