@@ -25,6 +25,8 @@ MODES = ("pretrain", "reptile", "finetune", "evaluate", "export", "reproduce")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
 Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
+Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
 Count = restricted_number_type("Count", int, [(">=", 2)])
 Rows = Literal["not_deformed", "transfer", "fine_tune_10", "ours_10"]
 
@@ -70,7 +72,7 @@ class Loss:
     """
 
     window: Window = 9
-    smoothness_weight: NonNegativeFloat = 1.0
+    smoothness_weight: Weight = 1.0
     similarity: Literal["ncc", "voxelmorph"] = "ncc"
 
 
@@ -199,7 +201,7 @@ class Config:
         log_every: Steps between logged lines.
     """
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     deterministic: bool = True
     checkpoint_seconds: NonNegativeFloat = 120.0
     log_every: PositiveInt = 10
@@ -269,10 +271,12 @@ def parse_command(arguments: Sequence[str], configs: Path) -> Command:
     """
     parser = build_parser()
     arguments = list(arguments)
-    mode = _mode(arguments)
+    mode, files = _ahead(arguments)
     default = configs / f"{mode}.yaml"
-    if default.is_file() and not any(re.match(r"--config(=|$)", argument) for argument in arguments):
+    if default.is_file() and not files:
         arguments = ["--config", str(default), *arguments]
+    for path in filter(None, files):
+        _check_file(path)
     try:
         values = parser.parse_args(arguments)
     except ArgumentError as error:
@@ -284,11 +288,25 @@ def parse_command(arguments: Sequence[str], configs: Path) -> Command:
     return Command(values.mode, Path(values.workdir or f"runs/{values.mode}"), config)
 
 
-def _mode(arguments: list[str]) -> Optional[str]:
-    """The mode, read ahead of everything else, since it decides on the default file."""
+def _ahead(arguments: list[str]) -> tuple[Optional[str], list[Optional[str]]]:
+    """The mode and the files, read ahead of everything else: the mode decides on the default file."""
     ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     ahead.add_argument("--mode", nargs="?")
-    return ahead.parse_known_args(arguments)[0].mode
+    ahead.add_argument("--config", nargs="?", action="append", default=[])
+    found = ahead.parse_known_args(arguments)[0]
+    return found.mode, found.config
+
+
+def _check_file(path: str) -> None:
+    """Refuses a file that holds no configuration by its name, which jsonargparse leaves out."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"`config` ({path}) must be a file that can be read: {error.strerror}.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold sections with their keys, got {content!r:.40}.")
 
 
 def _checked(config: Config) -> Config:
@@ -311,6 +329,7 @@ def _checked(config: Config) -> Config:
 _REWORDED = (
     (r'^Parser key "([\w.]+)":', r"`\1`:"),
     (r"Not of type \w+: (.+) does not conform to restriction (.+)$", r"must be \2 (v: the value), got \1."),
+    (r"Not of type (\w+): .*(?:: | not )'(.*)'$", r"must be of type \1, got \2."),
     (r"Expected a typing\.Literal\[(.+)\]\. Got value: (.*)$", r"must be one of \1, got \2."),
     (r"Expected a <class '(\w+)'>\. Got value: (.*)$", r"must be of type \1, got \2."),
 )

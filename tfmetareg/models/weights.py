@@ -36,7 +36,7 @@ def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
         raise UserError(f"{path}: no such weights file; train one, or name another.")
     try:
         stored = _stored_layers(path)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a readable .h5 weights file ({error}).") from None
     layers = {layer.name: layer for layer in model.network.layers if layer.weights}
     expected = {name: [tuple(weight.shape) for weight in layer.weights] for name, layer in layers.items()}

@@ -18,7 +18,10 @@ def test_ncc_is_the_correlation_coefficient_of_each_pair():
 
 
 def test_ncc_of_a_constant_image_is_zero():
-    image, flat = np.random.default_rng(0).random((1, 8, 8, 1), np.float32), np.full((1, 8, 8, 1), 0.5, np.float32)
+    image, flat = (
+        np.random.default_rng(0).random((1, 8, 8, 1), np.float32),
+        np.full((1, 8, 8, 1), 0.5, np.float32),
+    )
     assert ncc(image, flat).numpy() == ncc(flat, image).numpy() == ncc(flat, flat).numpy() == [0]
 
 

@@ -1,0 +1,72 @@
+"""The adapter against voxelmorph's own VxmDense."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmetareg._compat import vxm
+from tfmetareg.models.registry import build_model
+
+DEEP = [[2, 2, 2, 4], [4, 2, 2, 2, 2]]
+
+
+def spread_out(variables) -> None:
+    """Weights well away from the tiny ones that voxelmorph begins with."""
+    for index, variable in enumerate(variables):
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, index], stddev=0.1))
+
+
+def vxm_dense(size: tuple[int, int], features) -> tf.keras.Model:
+    """A displacement network as voxelmorph makes it."""
+    return vxm.networks.VxmDense(
+        size, nb_unet_features=features, int_steps=0, svf_resolution=1, int_resolution=1, reg_field="warp"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "features"), [((32, 48), DEEP), ((16, 16), DEEP), ((32, 32), [[4, 4], [4, 4, 4]])]
+)
+def test_a_multiple_of_the_stride_gives_vxmdenses_own_outputs(size, features):
+    theirs = vxm_dense(size, features)
+    spread_out(theirs.trainable_variables)
+    ours = build_model("vxm_dense", (32, 32), features=features)
+    ours.network.set_weights(theirs.get_weights())
+    pair = [tf.random.stateless_uniform((2, *size, 1), [seed, 0]) for seed in range(2)]
+    for one, other in zip(ours(pair), theirs(pair)):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert np.abs(ours(pair)[1]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("levels", "size", "inshape"), [(4, (200, 100), (208, 112)), (2, (30, 32), (32, 32))]
+)
+def test_the_network_itself_is_built_at_the_next_multiple_of_its_stride(levels, size, inshape):
+    model = build_model("vxm_dense", size, features=[[2] * levels, [2] * levels])
+    assert model.stride == 2**levels
+    assert model.network.inputs[0].shape[1:3] == inshape
+
+
+def test_the_network_and_the_model_share_their_weights(small_model):
+    model = small_model()
+    assert {variable.ref() for variable in model.network.weights} == {
+        variable.ref() for variable in model.weights
+    }
+    assert len(model.weights) == len({variable.ref() for variable in model.weights}) == 12
+
+
+def test_the_default_network_has_the_papers_size():
+    features = [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
+    assert (
+        build_model("vxm_dense", (16, 16), features=features).count_params()
+        == vxm_dense((16, 16), None).count_params()
+    )
+
+
+def test_a_new_network_hardly_displaces_anything():
+    model = build_model("vxm_dense", (32, 32), features=DEEP)
+    pair = [tf.random.stateless_uniform((1, 32, 32, 1), [seed, 0]) for seed in range(2)]
+    warped, displacement = model(pair)
+    assert np.abs(displacement).max() < 1e-3
+    np.testing.assert_allclose(warped, pair[0], atol=1e-3)
