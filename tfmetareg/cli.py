@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from tfmetareg.config import parse_command
+from tfmetareg.config import Command, parse_command
 from tfmetareg.errors import UserError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -38,8 +38,17 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def _run(command) -> None:
+def _run(command: Command) -> None:
     # TensorFlow's own notices (missing CUDA, fusion passes that gave up) would bury what matters here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     mode = importlib.import_module(f"tfmetareg.runs.{command.mode}")
-    mode.run(command.config, command.workdir)
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    try:
+        mode.run(command.config, command.workdir)
+    except tf.errors.DataLossError as error:
+        raise UserError(
+            f"the records are damaged ({error.message.splitlines()[0]}); "
+            "`python -m tfrecords_builder inspect` names the shard."
+        ) from None

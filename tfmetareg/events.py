@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Optional
 import tensorflow as tf
 from tqdm import tqdm
 
+from tfmetareg.errors import UserError
 from tfmetareg.files import write_text
 
 
@@ -34,10 +36,19 @@ class MetricsLog:
         self._keep_until(start)
 
     def __call__(self, step: int, metrics: dict[str, tf.Tensor]) -> None:
-        """Logs a training step, if it is one to be logged."""
+        """Logs a training step, if it is one to be logged.
+
+        Raises:
+            UserError: training has diverged.
+        """
         if step % self._every:
             return
         values = {name: float(value) for name, value in metrics.items()}  # Waits for the step to end.
+        if not all(math.isfinite(value) for value in values.values()):
+            raise UserError(
+                f"{self._path.parent}: diverged, step {step} gave {values}; lower the learning rate and use "
+                "another --workdir."
+            )
         steps, seconds = step - self._last[0], time.monotonic() - self._last[1]
         self._last = (step, time.monotonic())
         self.write(step, {**values, "steps_per_second": steps / max(seconds, 1e-9)})

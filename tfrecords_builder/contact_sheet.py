@@ -14,13 +14,15 @@ from tfrecords_builder.inspection import Summary
 
 PAIRS_PER_SPLIT = 2
 _FORMATS = (".png", ".pdf", ".svg")
-_COLUMNS = ("moving", "fixed", "moving red, fixed green; fixed o — + moving")
+_COLUMNS = ("moving", "fixed", "moving red, fixed green")
 _DOTS_PER_INCH = 100
 _MAX_INCHES = 300.0  # matplotlib refuses figures of 65536 dots
 
 
 def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
-    """Publishes the figure: a row per example pair with moving, fixed and their overlay.
+    """Publishes the figure: a row per split, its pairs side by side as moving, fixed and their overlay.
+
+    Fixed landmarks are rings, moving ones crosses, with a line between the two.
 
     Raises:
         UserError: a figure format that is not drawn, or a path that cannot be written.
@@ -29,15 +31,22 @@ def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
         raise UserError(f"{path}: a figure's name must end in {', '.join(_FORMATS)}.")
     from matplotlib.figure import Figure
 
-    examples = [(summary, pair) for summary in summaries for pair in summary.examples]
     figure = Figure(
-        figsize=(9.6, min(3.2 * len(examples) + 0.4, _MAX_INCHES)), dpi=_DOTS_PER_INCH, layout="constrained"
+        figsize=(2.0 * 3 * PAIRS_PER_SPLIT, min(2.2 * len(summaries) + 0.4, _MAX_INCHES)),
+        dpi=_DOTS_PER_INCH,
+        layout="constrained",
     )
-    axes = figure.subplots(len(examples), 3, squeeze=False)
-    for row, (summary, pair) in zip(axes, examples):
-        _draw_pair(row, pair)
-        row[0].set_ylabel(f"{summary.task.name}\n{summary.split}: {pair.key[-40:]}", fontsize=6)
-    for axis, title in zip(axes[0], _COLUMNS):
+    axes = figure.subplots(len(summaries), 3 * PAIRS_PER_SPLIT, squeeze=False)
+    for row, summary in zip(axes, summaries):
+        row[0].set_ylabel(f"{summary.task.name}\n{summary.split}", fontsize=8)
+        for index in range(PAIRS_PER_SPLIT):
+            panels = row[3 * index : 3 * index + 3]
+            if index < len(summary.examples):
+                _draw_pair(panels, summary.examples[index])
+            else:
+                for panel in panels:
+                    panel.axis("off")
+    for axis, title in zip(axes[0], _COLUMNS * PAIRS_PER_SPLIT):
         axis.set_title(title, fontsize=8)
     try:
         with published(path) as temporary:
@@ -48,6 +57,7 @@ def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
 
 def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
     overlay = np.stack([pair.moving, pair.fixed, np.zeros_like(pair.fixed)], axis=-1)
+    axes[2].set_xlabel(pair.key[-24:], fontsize=6)
     for axis, image in zip(axes, (pair.moving, pair.fixed, overlay)):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_xticks([])
@@ -59,7 +69,8 @@ def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
                 points[:, 1],
                 points[:, 0],
                 mark,
-                markersize=4,
+                markersize=3,
+                markeredgewidth=0.6,
                 markerfacecolor="none",
                 color="cyan",
                 linewidth=0.5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Optional, Union
 
@@ -16,7 +17,8 @@ from tfmetareg.models.registry import RegistrationModel
 
 def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
     """Publishes the network as `.h5` with its configuration: `vxm.networks.VxmDense.load(path)` reads it."""
-    with published(path) as temporary:
+    with published(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
         model.network.save(temporary, save_format="h5", include_optimizer=False)
 
 

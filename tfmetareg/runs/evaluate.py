@@ -34,13 +34,12 @@ def show(workdir: Path) -> None:
     print(f"\nReport: {page}")
 
 
-def evaluate(run: Run, options: Evaluate, *, epochs: float = 0) -> Path:
+def evaluate(run: Run, options: Evaluate) -> Path:
     """Measures one method and writes `results/<method>.json`, `.csv` and `.examples.npz`.
 
     Args:
         run: work directory, configuration and data.
         options: weights, task, split, method and number of examples.
-        epochs: fine-tuning epochs behind the weights, for the table.
 
     Returns:
         Path of the JSON file.
@@ -64,7 +63,7 @@ def evaluate(run: Run, options: Evaluate, *, epochs: float = 0) -> Path:
         "task": task,
         "split": options.split,
         "seed": run.config.seed,
-        "epochs": epochs,
+        "epochs": run.epochs(options.weights),
         **summary(results),
         "per_pair": f"{method}.csv",
     }

@@ -48,7 +48,7 @@ def _fine_tuned(run: Run, init: str, name: str) -> None:
     options = dataclasses.replace(run.config.finetune, init=init, name=name, epochs=10)
     row = dataclasses.replace(run, config=dataclasses.replace(run.config, finetune=options))
     finetune(row)
-    evaluate(row, _row(run, name, name), epochs=options.epochs)
+    evaluate(row, _row(run, name, name))
 
 
 def _row(run: Run, weights: str, method: str) -> Evaluate:

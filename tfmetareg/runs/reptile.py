@@ -22,6 +22,15 @@ def run(config: Config, workdir: Path) -> Path:
 def meta_train(run: Run) -> Path:
     """The stage itself, for a run that is open."""
     options, loss_fn = run.config.reptile, run.loss_fn()
+    # Made before anything is trained, so that a mistake shows at once.
+    batches = episodes(
+        run.records,
+        run.sources,
+        meta_batch_size=options.meta_batch_size,
+        inner_steps=options.inner_steps,
+        batch_size=options.inner_batch_size,
+        seed=run.config.seed,
+    )
     if options.init == "pretrain" and not run.stage_weights("pretrain").is_file():
         pretrain(run)
 
@@ -34,14 +43,7 @@ def meta_train(run: Run) -> Path:
         )
         return Training(
             lambda episode: reptile_step(model, inner, outer, loss_fn, episode, reset_inner=options.reset_inner),
-            episodes(
-                run.records,
-                run.sources,
-                meta_batch_size=options.meta_batch_size,
-                inner_steps=options.inner_steps,
-                batch_size=options.inner_batch_size,
-                seed=run.config.seed,
-            ),
+            batches,
             {"inner": inner, "outer": outer},
         )
 

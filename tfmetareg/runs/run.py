@@ -65,6 +65,11 @@ class Run:
             "or name a finished stage or an .h5 file."
         )
 
+    def epochs(self, weights: str) -> int:
+        """Fine-tuning epochs behind a finished stage's weights; 0 for other stages and for files."""
+        decided = self.workdir / weights / "checkpoints" / "config.json"
+        return json.loads(decided.read_text()).get("finetune.epochs", 0) if decided.is_file() else 0
+
     def note(self, **entries: Any) -> None:
         """Adds entries to the run card."""
         path = self.workdir / "run.json"

@@ -110,7 +110,7 @@ def test_an_abbreviation_is_refused(argument):
 )
 def test_a_bad_value_is_refused_with_its_key_the_rule_and_the_value(key, value, rule):
     line = refusal(f"--{key}={value}")
-    assert f"`{key}`" in line and rule in line
+    assert f"`{key}`" in line and "must be" in line and rule in line
     assert re.findall(r"[^][ ,]+", value)[0] in line.replace(f"`{key}`", "")
 
 

@@ -27,7 +27,7 @@ def textures(seed: int, *shape: int, smooth: float = 1.5) -> np.ndarray:
 
 def images_with_a_flat_part(seed: int) -> tuple[np.ndarray, np.ndarray]:
     fixed, warped = textures(seed, 2, 14, 11), textures(seed + 1, 2, 14, 11)
-    fixed[:, :8, :7] = 0.25
+    fixed[:, :8, :7] = 0.25 + 0.002 * warped[:, :8, :7]  # Fainter than a grey level, and correlated.
     warped[1, 5:] = 0.5
     return fixed, warped
 

@@ -165,7 +165,7 @@ def test_contact_sheet(records, run, tmp_path):
     assert status == 0
     assert "contact sheet" in out
     with Image.open(tmp_path / "figures" / "sheet.png") as sheet:
-        assert sheet.height > sheet.width
+        assert sheet.width == 1200  # Two pairs of three panels a row.
         colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
     assert (0, 255, 255) in colours
     assert os.listdir(tmp_path / "figures") == ["sheet.png"]

@@ -1,0 +1,48 @@
+#!/bin/sh
+# From real images to results: usage real.sh DATA WORKDIR
+#
+# DATA holds any of: Task01_BrainMS and Task03_AbdomenCT (Decathlon folders), octa_6mm/images and oasis2d
+# (folders of single images), and octa_scp (pairs.csv, the target). Records go to WORKDIR/records, networks,
+# results and the report to WORKDIR, a source task's own results to WORKDIR/tasks/NAME.
+set -eu
+data=$1
+work=$2
+python=${PYTHON:-.venv/bin/python}
+config=${CONFIG:-configs/real.yaml}
+size=${SIZE:-"128 128"}
+records=$work/records
+
+cut() { # folder pattern channel task
+    [ -d "$data/$1" ] || return 0
+    [ -d "$work/slices/$4" ] || "$python" scripts/slice_volumes.py \
+        --volumes "$data/$1/$2" --channel "$3" --task "$4" --output "$work/slices/$4"
+    build pairs "$work/slices/$4" source "$4"
+}
+
+build() { # source input role task [options]
+    source=$1 input=$2 role=$3 task=$4
+    shift 4
+    if [ -e "$input" ] && ! ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1; then
+        "$python" -m tfrecords_builder build --source "$source" --input "$input" --output "$records" \
+            --task "$task" --role "$role" --image-size $size "$@"
+    fi
+}
+
+cut Task01_BrainMS 'imagesTr/*.nii.gz' 1 brain_t1w
+cut Task01_BrainMS 'imagesTr/*.nii.gz' 2 brain_t1gd
+cut Task01_BrainMS 'imagesTr/*.nii.gz' 3 brain_t2w
+cut Task03_AbdomenCT 'imagesTr/*.nii.gz' 0 abdomen_ct
+build unpaired "$data/octa_6mm/images" source octa_6mm
+build unpaired "$data/oasis2d" source oasis_t1w
+build pairs "$data/octa_scp" target octa_scp
+"$python" -m tfrecords_builder inspect "$records" --figure "$work/contact_sheet.png"
+
+"$python" train.py --mode reproduce --config "$config" --data.root "$records" --workdir "$work"
+for task in brain_t1w brain_t1gd brain_t2w abdomen_ct octa_6mm oasis_t1w; do
+    ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1 || continue
+    split=test # A task of one subject has all its pairs in the training split.
+    ls "$records/$task"-test.tfrecord-* >/dev/null 2>&1 || split=train
+    "$python" train.py --mode evaluate --config "$config" --data.root "$records" --workdir "$work/tasks/$task" \
+        --evaluate.weights "$work/reptile/model.h5" --evaluate.method reptile \
+        --evaluate.task "$task" --evaluate.split "$split"
+done
