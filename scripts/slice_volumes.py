@@ -3,9 +3,9 @@
     python scripts/slice_volumes.py --volumes 'imagesTr/*.nii.gz' --channel 1 --task brain_t1w --output slices
 
 Volumes are brought to RAS orientation by their affine. A slice counts as empty, and is left out, where less
-than `--foreground` of its pixels lie above the volume's darkest value by a tenth of its (1st to 99th percentile)
-range. Neighbouring slices `--gap` apart make a pair; every volume is a subject. Slices are stored as float32
-.npy files with the volume's own intensities, rows from anterior to posterior, columns from right to left.
+than `--foreground` of its pixels lie above the volume's darkest value by a tenth of its range (1st to 99th
+percentile). Neighbouring slices `--gap` apart make a pair; every volume is a subject. Slices are stored as
+float32 .npy files with the volume's own intensities, rows from front to back, columns from right to left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def main() -> int:
     options = parse_arguments()
     volumes = sorted(glob.glob(options.volumes))
     if not volumes:
-        print(f"error: no file matches {options.volumes}; quote the pattern and check the folder.", file=sys.stderr)
+        print(
+            f"error: no file matches {options.volumes}; quote the pattern and check the folder.",
+            file=sys.stderr,
+        )
         return 2
     if options.output.exists():
         print(f"error: {options.output} exists already; name a new folder.", file=sys.stderr)

@@ -62,7 +62,9 @@ def records_root(tmp_path_factory):
         for index, letter in enumerate("abc")
     ]
     target = source_task("target", "target", 2.0, {"finetune": 8, "test": 3})
-    build([*sources, target], root, preprocessing=Preprocessing((SIZE, SIZE)), shards=2, say=lambda line: None)
+    build(
+        [*sources, target], root, preprocessing=Preprocessing((SIZE, SIZE)), shards=2, say=lambda line: None
+    )
     return root
 
 

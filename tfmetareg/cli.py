@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from tfmetareg.config import Command, parse_command
 from tfmetareg.errors import UserError
@@ -38,6 +39,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
+def _show_warning(message: Warning, category: type, *where: Any) -> None:
+    """One line for a warning of ours; those of the libraries are for their developers."""
+    if category is UserWarning:
+        print(f"warning: {message}", file=sys.stderr)
+
+
 def _run(command: Command) -> None:
     # TensorFlow's own notices (missing CUDA, fusion passes that gave up) would bury what matters here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,6 +52,7 @@ def _run(command: Command) -> None:
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
+    warnings.showwarning = _show_warning
     try:
         mode.run(command.config, command.workdir)
     except tf.errors.DataLossError as error:

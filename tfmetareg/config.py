@@ -28,6 +28,7 @@ Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="an
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
 Count = restricted_number_type("Count", int, [(">=", 2)])
+Annealing = Literal["none", "linear"]
 Rows = Literal["not_deformed", "transfer", "fine_tune_10", "ours_10"]
 
 
@@ -84,12 +85,14 @@ class Pretrain:
         steps: Gradient steps.
         batch_size: Pairs per gradient step.
         learning_rate: Adam's rate.
+        annealing: "linear" takes the rate to zero over the stage.
         init: "scratch" or a voxelmorph .h5 weights file.
     """
 
     steps: NonNegativeInt = 3000
     batch_size: PositiveInt = 1
     learning_rate: Rate = 1e-3
+    annealing: Annealing = "linear"
     init: str = "scratch"
 
 
@@ -119,7 +122,7 @@ class Reptile:
     inner_learning_rate: Rate = 1e-3
     outer_optimizer: Literal["adam", "sgd"] = "sgd"
     outer_learning_rate: Rate = 1.0
-    outer_annealing: Literal["none", "linear"] = "linear"
+    outer_annealing: Annealing = "linear"
     reset_inner: Literal["never", "task"] = "never"
     init: str = "pretrain"
 
@@ -132,6 +135,7 @@ class Finetune:
         epochs: Passes over the fine-tuning pairs.
         batch_size: Pairs per gradient step.
         learning_rate: Adam's rate.
+        annealing: "linear" takes the rate to zero over the stage.
         init: "reptile" or "pretrain" (stages of the same workdir), "scratch" or a .h5 weights file.
         evaluate_every: Epochs between evaluations on the test split; 0 for none.
         name: Stage folder within the workdir.
@@ -140,6 +144,7 @@ class Finetune:
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 1
     learning_rate: Rate = 5e-4
+    annealing: Annealing = "linear"
     init: str = "reptile"
     evaluate_every: NonNegativeInt = 1
     name: str = "finetune"
@@ -252,7 +257,9 @@ def build_parser() -> ArgumentParser:
         description="Meta-learned medical image registration: pretrain, Reptile, fine-tune, evaluate.",
     )
     parser.add_argument("--mode", type=Literal[MODES], required=True, help="What to do.")
-    parser.add_argument("--config", action="config", help="YAML file of options; configs/<mode>.yaml without it.")
+    parser.add_argument(
+        "--config", action="config", help="YAML file of options; configs/<mode>.yaml without it."
+    )
     parser.add_argument("--workdir", type=Optional[str], help="Where results go; runs/<mode> without it.")
     parser.add_class_arguments(Config, as_group=True)
     return parser
@@ -316,7 +323,7 @@ def _checked(config: Config) -> Config:
     features = config.model.features
     if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):
         raise UserError(
-            f"`model.features` ({features}) must be [encoder, decoder], the decoder at least as long as the encoder."
+            f"`model.features` ({features}) must be [encoder, decoder], the decoder at least as long."
         )
     for key in ("finetune.name", "evaluate.method", "export.name"):
         section, name = key.split(".")

@@ -13,7 +13,8 @@ def build_optimizer(
     learning_rate: float,
     variables: Sequence[tf.Variable],
     *,
-    linear_decay_steps: Optional[int] = None,
+    annealing: str = "none",
+    updates: Optional[int] = None,
 ) -> tf.keras.optimizers.legacy.Optimizer:
     """An optimizer with its slots made, so that it can be traced and restored at once.
 
@@ -22,13 +23,14 @@ def build_optimizer(
 
     Args:
         name: "adam" or "sgd".
-        learning_rate: step size; with `linear_decay_steps`, the first one.
+        learning_rate: step size; the first one where it is annealed.
         variables: what it will update.
-        linear_decay_steps: number of updates over which the rate goes linearly to 0.
+        annealing: "linear" takes the rate linearly to 0, "none" leaves it.
+        updates: number of updates over which it is annealed.
     """
     rate = learning_rate
-    if linear_decay_steps:
-        rate = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, linear_decay_steps, 0.0)
+    if annealing == "linear":
+        rate = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, max(updates, 1), 0.0)
     classes = {"adam": tf.keras.optimizers.legacy.Adam, "sgd": tf.keras.optimizers.legacy.SGD}
     optimizer = classes[name](learning_rate=rate)
     optimizer._create_all_weights(variables)  # The legacy class has no public `build`.

@@ -191,12 +191,21 @@ def test_without_a_data_root_the_embedded_tasks_are_built_once(tmp_path, monkeyp
 
 
 MISTAKES = {
-    "unknown key": (["--reptile.meta_step=3"], "`reptile.meta_step` is not an option; did you mean `reptile.meta_steps`"),
+    "unknown key": (
+        ["--reptile.meta_step=3"],
+        "`reptile.meta_step` is not an option; did you mean `reptile.meta_steps`",
+    ),
     "value out of range": (["--reptile.inner_steps=0"], "`reptile.inner_steps`: must be"),
-    "no such records": (["--data.root=/nowhere"], "/nowhere/manifest.json: no such file; `python -m tfrecords_builder"),
+    "no such records": (
+        ["--data.root=/nowhere"],
+        "/nowhere/manifest.json: no such file; `python -m tfrecords_builder",
+    ),
     "no such source": (["--data.sources=[tusk]"], "task `tusk` is not in the records; there are: task_a"),
     "no such target": (["--data.target=tusk"], "task `tusk` is not in the records"),
-    "m above the number of tasks": (["--reptile.meta_batch_size=4"], "`reptile.meta_batch_size` (4) must be at most"),
+    "m above the number of tasks": (
+        ["--reptile.meta_batch_size=4"],
+        "`reptile.meta_batch_size` (4) must be at most",
+    ),
     "no such network": (["--model.name=unet"], "`model.name` must be one of vxm_dense; got unet."),
     "no such weights": (["--reptile.init=none.h5"], "none.h5: no such weights file"),
     "a folder that cannot be written": (["--workdir=/proc/run"], "/proc/run: cannot be written"),
@@ -217,7 +226,9 @@ def test_a_mistake_is_one_line_with_status_2_and_leaves_nothing_half_written(
 
 
 @pytest.mark.parametrize("mode", ["finetune", "evaluate", "export"])
-def test_weights_that_are_not_there_yet_name_the_command_that_makes_them(records_root, tmp_path, capsys, mode):
+def test_weights_that_are_not_there_yet_name_the_command_that_makes_them(
+    records_root, tmp_path, capsys, mode
+):
     assert run(mode, records_root, tmp_path) == 2
     stage = "reptile" if mode == "finetune" else "finetune"
     assert f"run `--mode {stage} --workdir {tmp_path}` first" in capsys.readouterr().err

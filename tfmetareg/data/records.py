@@ -45,7 +45,9 @@ class Records:
             size = path.stat().st_size if path.is_file() else None
             if size != shard.bytes:
                 found = "it is missing" if size is None else f"it has {size} bytes, not {shard.bytes}"
-                raise UserError(f"{path}: damaged shard ({found}); build task `{task}` again with --overwrite.")
+                raise UserError(
+                    f"{path}: damaged shard ({found}); build task `{task}` again with --overwrite."
+                )
         return [str(self.root / shard.file) for shard in splits[split].shards]
 
     def pair_count(self, task: str, split: str) -> int:

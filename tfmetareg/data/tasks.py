@@ -82,9 +82,7 @@ def episodes(
     return ready_ahead(joined.map(lambda pairs: Episode(*pairs)))
 
 
-def _interleaved(
-    streams: list[tf.data.Dataset], choose: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.data.Dataset:
+def _interleaved(streams: list[tf.data.Dataset], choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
     """Draws from the streams in the order of indices that `choose(step)` gives.
 
     The choice is a function of the step alone: a stateful random operation
@@ -92,4 +90,3 @@ def _interleaved(
     """
     choices = tf.data.Dataset.counter().map(choose).unbatch()
     return tf.data.Dataset.choose_from_datasets(streams, choices, stop_on_empty_dataset=False)
-

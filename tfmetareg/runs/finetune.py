@@ -34,9 +34,16 @@ def finetune(run: Run) -> Path:
     if not run.target:
         raise UserError(f"{run.records.root}: holds no target task; build one with --role target.")
     steps_per_epoch = run.records.pair_count(run.target, "finetune") / options.batch_size
+    total_steps = math.ceil(options.epochs * steps_per_epoch)
 
     def build(model: RegistrationModel) -> Training:
-        optimizer = build_optimizer("adam", options.learning_rate, model.trainable_variables)
+        optimizer = build_optimizer(
+            "adam",
+            options.learning_rate,
+            model.trainable_variables,
+            annealing=options.annealing,
+            updates=total_steps,
+        )
 
         def watch(log: MetricsLog) -> OnMetrics:
             evaluator = Evaluator(functools.partial(register_pair, model), _tests(run), loss_fn)
@@ -51,7 +58,6 @@ def finetune(run: Run) -> Path:
             watch if options.evaluate_every and run.records.pair_count(run.target, "test") else None,
         )
 
-    total_steps = math.ceil(options.epochs * steps_per_epoch)
     return train_stage(
         run,
         options.name,

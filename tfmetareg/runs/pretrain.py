@@ -23,7 +23,13 @@ def pretrain(run: Run) -> Path:
     options, loss_fn = run.config.pretrain, run.loss_fn()
 
     def build(model: RegistrationModel) -> Training:
-        optimizer = build_optimizer("adam", options.learning_rate, model.trainable_variables)
+        optimizer = build_optimizer(
+            "adam",
+            options.learning_rate,
+            model.trainable_variables,
+            annealing=options.annealing,
+            updates=options.steps,
+        )
         return Training(
             lambda pair: gradient_step(model, optimizer, loss_fn, pair)._asdict(),
             mixed_pairs(run.records, run.sources, batch_size=options.batch_size, seed=run.config.seed),

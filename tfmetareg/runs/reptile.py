@@ -37,12 +37,17 @@ def meta_train(run: Run) -> Path:
     def build(model: RegistrationModel) -> Training:
         variables = model.trainable_variables
         inner = build_optimizer(options.inner_optimizer, options.inner_learning_rate, variables)
-        decay = options.meta_steps if options.outer_annealing == "linear" else None
         outer = build_optimizer(
-            options.outer_optimizer, options.outer_learning_rate, variables, linear_decay_steps=decay
+            options.outer_optimizer,
+            options.outer_learning_rate,
+            variables,
+            annealing=options.outer_annealing,
+            updates=options.meta_steps,
         )
         return Training(
-            lambda episode: reptile_step(model, inner, outer, loss_fn, episode, reset_inner=options.reset_inner),
+            lambda episode: reptile_step(
+                model, inner, outer, loss_fn, episode, reset_inner=options.reset_inner
+            ),
             batches,
             {"inner": inner, "outer": outer},
         )

@@ -107,7 +107,10 @@ def open_run(config: Config, workdir: Path) -> Run:
     run.note(
         schema=1,
         revision=_revision(),
-        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        versions={
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
         seed=config.seed,
         data={"root": str(records.root), "digest": manifest.digest()},
         device=_device(),

@@ -118,5 +118,7 @@ def _fingerprint(run: Run, section: str, start_weights: Optional[Path]) -> dict:
         "data.sources": list(run.sources),
         "data.target": run.target,
         "data (digest)": run.records.manifest.digest()[:16],
-        f"{section}.init (digest)": sha256(start_weights)[:16] if start_weights and start_weights.is_file() else None,
+        f"{section}.init (digest)": sha256(start_weights)[:16]
+        if start_weights and start_weights.is_file()
+        else None,
     }

@@ -28,8 +28,8 @@ MOST_LANDMARKS = 30
 PAIRS_PER_SUBJECT = 10
 PAIRS_PER_EYE = 2
 _MARGIN = 0.04
-# Standard deviation of the beam, as a share of the width: with it, images decorrelate over one pixel of 128 as
-# real scans do.
+# Standard deviation of the beam, as a share of the width: with it, images decorrelate over one pixel of 128
+# as real scans do.
 _BEAM = 0.0055
 _BORDER = 0.10
 
@@ -327,7 +327,7 @@ def _landmarks(fixed: np.ndarray, moving: np.ndarray, shape: tuple[int, int]) ->
 
 
 def _scan(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One scan as recorded: the beam's width, illumination, speckle, noise, stripes that eye movements leave."""
+    """One scan as recorded: the beam's width, illumination, speckle, noise, stripes of eye movements."""
     image = ndimage.gaussian_filter(image, _BEAM * min(image.shape))
     stripes = 1.0 + 0.05 * ndimage.gaussian_filter1d(rng.standard_normal(image.shape[0]), 0.6)
     return deformation.perturb(image * stripes[:, None], rng, noise=0.03, speckle=0.08, illumination=0.12)

@@ -99,7 +99,7 @@ def test_an_abbreviation_is_refused(argument):
         ("loss.window", "8", "odd"),
         ("model.features", "[[4, -4], [4, 4]]", ">0"),
         ("model.features", "[[4, 4]]", "[encoder, decoder]"),
-        ("model.features", "[[4, 4], [4]]", "at least as long as the encoder"),
+        ("model.features", "[[4, 4], [4]]", "at least as long."),
         ("loss.similarity", "mse", "'ncc', 'voxelmorph'"),
         ("reproduce.rows", "[ours]", "'not_deformed', 'transfer'"),
         ("finetune.name", "a/b", "plain name"),

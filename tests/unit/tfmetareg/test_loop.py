@@ -30,7 +30,7 @@ class Stage:
         self.losses, self.traces = [], 0
         inner = build_optimizer("adam", 1e-2, variables)
         if kind == "reptile":
-            outer = build_optimizer("adam", 1e-3, variables, linear_decay_steps=9)
+            outer = build_optimizer("adam", 1e-3, variables, annealing="linear", updates=9)
             self.optimizers = {"inner": inner, "outer": outer}
             self._step = lambda episode: reptile_step(self.model, inner, outer, registration_loss, episode)
             batches = episodes(records, TASKS, meta_batch_size=2, inner_steps=3, batch_size=2, seed=5)
@@ -51,7 +51,11 @@ class Stage:
         run_loop(self.step, self.state, total_steps=total_steps, on_metrics=[self.log], **options)
 
     def everything(self) -> list[np.ndarray]:
-        slots = [variable.numpy() for name in sorted(self.optimizers) for variable in self.optimizers[name].variables()]
+        slots = [
+            variable.numpy()
+            for name in sorted(self.optimizers)
+            for variable in self.optimizers[name].variables()
+        ]
         return [variable.numpy() for variable in self.model.variables] + slots + [self.state.step.numpy()]
 
 
@@ -87,7 +91,9 @@ def test_the_step_is_traced_once(make_stage):
     assert stage.traces == 1
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
 def test_a_stop_request_takes_effect_after_the_step_and_is_saved(make_stage, tmp_path, number, raised):
     stage = make_stage("pretrain")
 

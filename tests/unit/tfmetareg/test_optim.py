@@ -52,8 +52,8 @@ def test_after_a_reset_the_next_adam_step_is_a_first_step():
     assert int(used.iterations) == 1
 
 
-def test_linear_decay_reaches_zero_after_its_steps_and_stays():
+def test_linear_annealing_reaches_zero_after_its_steps_and_stays():
     variables = new_variables()
-    optimizer = build_optimizer("sgd", 1.0, variables, linear_decay_steps=4)
+    optimizer = build_optimizer("sgd", 1.0, variables, annealing="linear", updates=4)
     moved = [step(optimizer, variables, 1.0)[0][0] for _ in range(6)]
     np.testing.assert_allclose(moved, [-1, -0.75, -0.5, -0.25, 0, 0], atol=1e-6)

@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.conftest import SIZE, shifted_pair
 from tfmetareg.data.records import Records, examples, pair_stream
 from tfmetareg.errors import UserError
 from tfmetareg.schema import decode_pair, encode_pair
-from tests.conftest import SIZE, shifted_pair
 
 
 def batches(dataset, count: int) -> np.ndarray:
@@ -23,7 +23,10 @@ def names(images: np.ndarray) -> list[bytes]:
 
 def test_a_record_gives_back_every_value_of_its_pair():
     pair = shifted_pair(3, "train", 2.0)
-    images = {name: (np.abs(getattr(pair, name)) * 255).clip(0, 255).astype(np.uint8) for name in ("moving", "fixed")}
+    images = {
+        name: (np.abs(getattr(pair, name)) * 255).clip(0, 255).astype(np.uint8)
+        for name in ("moving", "fixed")
+    }
     original = type(pair)(**{**vars(pair), **images, "fixed_spacing": (0.5, 0.25), "split": None})
     copy = decode_pair(encode_pair(original))
     for name, value in vars(original).items():
@@ -32,7 +35,9 @@ def test_a_record_gives_back_every_value_of_its_pair():
 
 def test_every_pair_is_read_once_with_its_landmarks(records):
     read = list(examples(records, "target", "finetune"))
-    assert sorted(example["key"].numpy().decode() for example in read) == sorted(f"finetune-{n}" for n in range(8))
+    assert sorted(example["key"].numpy().decode() for example in read) == sorted(
+        f"finetune-{n}" for n in range(8)
+    )
     for example in read:
         assert example["moving"].shape == (SIZE, SIZE, 1)
         assert 0.0 <= example["moving"].numpy().min() < example["moving"].numpy().max() <= 1.0

@@ -71,6 +71,12 @@ def test_we_load_what_voxelmorph_saves_at_any_image_size(small_model, tmp_path, 
         assert_same_outputs(model, theirs)
 
 
+def test_a_network_that_predicts_velocities_loads_with_a_warning(small_model, tmp_path):
+    vxm.networks.VxmDense((32, 32), nb_unet_features=FEATURES).save(tmp_path / "theirs.h5")
+    with pytest.warns(UserWarning, match="theirs.h5: trained with int_steps=7, used here with int_steps=0"):
+        load_weights(small_model(), tmp_path / "theirs.h5")
+
+
 def test_saving_over_a_file_replaces_it(small_model, tmp_path):
     path = tmp_path / "model.h5"
     save_weights(small_model(seed=1), path)
