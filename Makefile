@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 setup: $(STAMP)
 
 $(STAMP): requirements.lock setup.cfg pyproject.toml scripts/make_venv.sh
-	sh scripts/make_venv.sh $(VENV)
+	@echo "Installing the locked packages into $(VENV): a minute or two."
+	@sh scripts/make_venv.sh $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

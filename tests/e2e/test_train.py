@@ -225,6 +225,16 @@ def test_a_mistake_is_one_line_with_status_2_and_leaves_nothing_half_written(
     assert not list(tmp_path.rglob("*.tmp*"))
 
 
+def test_training_that_diverges_stops_and_says_what_to_do(records_root, tmp_path, capsys):
+    options = ["--reptile.inner_optimizer=sgd", "--reptile.inner_learning_rate=1", "--reptile.meta_steps=60"]
+    options += ["--loss.smoothness_weight=1e6", "--reptile.init=scratch"]
+    assert run("reptile", records_root, tmp_path, *options) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "diverged, step" in error
+    assert "lower the learning rate" in error
+    assert not (tmp_path / "reptile" / "model.h5").exists()
+
+
 @pytest.mark.parametrize("mode", ["finetune", "evaluate", "export"])
 def test_weights_that_are_not_there_yet_name_the_command_that_makes_them(
     records_root, tmp_path, capsys, mode

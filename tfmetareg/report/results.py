@@ -51,8 +51,8 @@ METHODS = (
     Method(
         "ours_10",
         "Ours (10)",
-        "The initialisation that Reptile meta-learned on the source tasks, "
-        "fine-tuned on the target task's fine-tuning pairs for a short time.",
+        "The pretrained network, meta-trained with Reptile on the source tasks, then fine-tuned on the same "
+        "pairs for as long. It has taken more gradient steps on the source tasks; the run card counts them.",
     ),
     Method(
         "ours_long",
