@@ -38,6 +38,13 @@ build pairs "$data/octa_scp" target octa_scp
 "$python" -m tfrecords_builder inspect "$records" --figure "$work/contact_sheet.png"
 
 "$python" train.py --mode reproduce --config "$config" --data.root "$records" --workdir "$work"
+
+# Beyond the paper's ten epochs: what more of the same pairs gives.
+"$python" train.py --mode finetune --config "$config" --data.root "$records" --workdir "$work" \
+    --finetune.epochs 200 --finetune.evaluate_every 20 --finetune.name ours_200
+"$python" train.py --mode evaluate --config "$config" --data.root "$records" --workdir "$work" \
+    --evaluate.weights ours_200
+
 for task in brain_t1w brain_t1gd brain_t2w abdomen_ct octa_6mm oasis_t1w; do
     ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1 || continue
     split=test # A task of one subject has all its pairs in the training split.

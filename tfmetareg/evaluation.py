@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import time
 from collections.abc import Callable
@@ -54,8 +55,8 @@ class Evaluator:
             loss_fn: (pair, warped, displacement) -> LossTerms.
         """
         self._register = tf.function(register)
-        self._measure = tf.function(_measure)
-        self._loss = tf.function(lambda *arguments: loss_fn(*arguments).total)
+        # The number of landmarks varies from pair to pair; without this, each number would be traced.
+        self._measure = tf.function(functools.partial(_measure, loss_fn), reduce_retracing=True)
         self._examples = examples
 
     def __call__(self) -> list[PairResult]:
@@ -85,16 +86,17 @@ class Evaluator:
         warped, displacement = self._register(pair)
         displacement.numpy()
         seconds = time.perf_counter() - began
-        values = self._measure(pair, warped, displacement)
+        landmarks = [example["fixed_landmarks"], example["moving_landmarks"]]
+        measured = self._measure(pair, warped, displacement, *landmarks)
+        values: dict[str, Optional[float]] = {name: float(value) for name, value in measured.items()}
+        if not len(landmarks[0]):
+            values.update(distance_px=None, distance_before_px=None)
         result = PairResult(
             key=example["key"].numpy().decode(),
             subject=example["subject"].numpy().decode(),
-            distance_before_px=_distance(tf.zeros_like(displacement), example),
-            distance_px=_distance(displacement, example),
             seconds=seconds,
-            loss=float(self._loss(pair, warped, displacement)),
-            landmarks=len(example["fixed_landmarks"]),
-            **{name: float(value) for name, value in values.items()},
+            landmarks=len(landmarks[0]),
+            **values,
         )
         return result, warped, displacement
 
@@ -146,8 +148,16 @@ def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
     return PairBatch(example["moving"][None], example["fixed"][None])
 
 
-def _measure(pair: PairBatch, warped: tf.Tensor, displacement: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Intensity and field measures of a batch of one, as scalars."""
+def _measure(
+    loss_fn: LossFn,
+    pair: PairBatch,
+    warped: tf.Tensor,
+    displacement: tf.Tensor,
+    fixed_landmarks: tf.Tensor,
+    moving_landmarks: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """All measures of a batch of one, as scalars; distances are NaN without landmarks."""
+    undeformed_field = tf.zeros_like(displacement[0])
     values = {
         "ncc_before": metrics.ncc(pair.fixed, pair.moving),
         "ncc": metrics.ncc(pair.fixed, warped),
@@ -155,10 +165,9 @@ def _measure(pair: PairBatch, warped: tf.Tensor, displacement: tf.Tensor) -> dic
         "local_ncc": local_ncc(pair.fixed, warped),
         "folding_percent": metrics.folding_percent(displacement),
     }
-    return {name: value[0] for name, value in values.items()}
-
-
-def _distance(displacement: tf.Tensor, example: dict[str, tf.Tensor]) -> Optional[float]:
-    """Landmark distance of a batch of one, or None where it has no landmarks."""
-    fixed, moving = example["fixed_landmarks"], example["moving_landmarks"]
-    return float(metrics.landmark_distance(displacement[0], fixed, moving)) if len(fixed) else None
+    return {
+        **{name: value[0] for name, value in values.items()},
+        "distance_before_px": metrics.landmark_distance(undeformed_field, fixed_landmarks, moving_landmarks),
+        "distance_px": metrics.landmark_distance(displacement[0], fixed_landmarks, moving_landmarks),
+        "loss": loss_fn(pair, warped, displacement).total,
+    }
