@@ -14,7 +14,7 @@ records=$work/records
 
 cut() { # folder pattern channel task
     [ -d "$data/$1" ] || return 0
-    [ -d "$work/slices/$4" ] || "$python" scripts/slice_volumes.py \
+    [ -f "$work/slices/$4/pairs.csv" ] || "$python" scripts/slice_volumes.py \
         --volumes "$data/$1/$2" --channel "$3" --task "$4" --output "$work/slices/$4"
     build pairs "$work/slices/$4" source "$4"
 }

@@ -19,29 +19,50 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from tfmetareg.errors import UserError
+from tfmetareg.files import published
+
 COLUMNS = ("task", "subject", "moving", "fixed", "moving_spacing", "fixed_spacing")
 
 
 def main() -> int:
     options = parse_arguments()
-    volumes = sorted(glob.glob(options.volumes))
-    if not volumes:
-        print(
-            f"error: no file matches {options.volumes}; quote the pattern and check the folder.",
-            file=sys.stderr,
-        )
+    try:
+        rows = slice_volumes(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.output.exists():
-        print(f"error: {options.output} exists already; name a new folder.", file=sys.stderr)
-        return 2
-    options.output.mkdir(parents=True)
-    rows = [row for path in volumes for row in cut(Path(path), options)]
-    with open(options.output / "pairs.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    print(f"{options.output}: {len(rows)} pairs of task `{options.task}` from {len(volumes)} volumes.")
+    print(f"{options.output}: {len(rows)} pairs of task `{options.task}`.")
     return 0
+
+
+def slice_volumes(options: argparse.Namespace) -> list[tuple]:
+    """Publishes the folder of slices; returns the rows of its table."""
+    volumes = sorted(Path(name) for name in glob.glob(options.volumes))
+    if not volumes:
+        raise UserError(f"no file matches {options.volumes}; quote the pattern and check the folder.")
+    if options.output.exists():
+        raise UserError(f"{options.output} exists already; name a new folder.")
+    with published(options.output) as folder:
+        folder.mkdir()
+        rows = [row for path in volumes for row in cut(path, subject(path, volumes), folder, options)]
+        with open(folder / "pairs.csv", "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+    return rows
+
+
+def subject(path: Path, volumes: list[Path]) -> str:
+    """The file's name without its ending, or its folder's where several files are named alike."""
+    alike = [other for other in volumes if other.name == path.name]
+    return path.name.split(".")[0] if len(alike) == 1 else path.parent.name
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -50,31 +71,38 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--channel", type=int, default=0, help="last index of a 4D volume (default: 0)")
     parser.add_argument("--task", required=True, help="name of the task")
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
-    parser.add_argument("--gap", type=int, default=1, help="slices between the two of a pair (default: 1)")
+    parser.add_argument("--gap", type=positive, default=1, help="slices from one to the other (default: 1)")
     parser.add_argument("--foreground", type=float, default=0.1, help="least share of a slice (default: 0.1)")
     return parser.parse_args()
 
 
-def cut(path: Path, options: argparse.Namespace) -> list[tuple]:
+def read_volume(path: Path, channel: int) -> tuple[np.ndarray, tuple]:
+    """float32 (x, y, z) in RAS orientation, and the voxel's size."""
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        voxels = np.asarray(image.dataobj, np.float32)
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a readable NIfTI file ({error}); remove it or fetch it again."
+        ) from None
+    if voxels.ndim not in (3, 4) or (voxels.ndim == 4 and channel >= voxels.shape[3]):
+        raise UserError(f"{path}: must be 3D, or 4D with a channel {channel}, has shape {voxels.shape}.")
+    return (voxels[..., channel] if voxels.ndim == 4 else voxels), image.header.get_zooms()
+
+
+def cut(path: Path, name: str, folder: Path, options: argparse.Namespace) -> list[tuple]:
     """Writes the slices of one volume; returns its rows of the table."""
-    image = nibabel.as_closest_canonical(nibabel.load(path))
-    voxels = np.asarray(image.dataobj, np.float32)
-    volume = voxels[..., options.channel] if voxels.ndim == 4 else voxels
-    subject = path.name.split(".")[0]
-    spacing = "{:.4g} {:.4g}".format(*[image.header.get_zooms()[axis] for axis in (1, 0)])
+    volume, zooms = read_volume(path, options.channel)
+    spacing = f"{zooms[1]:.4g} {zooms[0]:.4g}"
     low, high = np.percentile(volume, (1, 99))
-    used = [
-        index
-        for index in range(volume.shape[2])
-        if np.mean(volume[..., index] > low + 0.1 * (high - low)) >= options.foreground
-    ]
-    names = {index: f"{subject}-{index:03d}.npy" for index in used}
-    for index, name in names.items():
+    foreground = np.mean(volume > low + 0.1 * (high - low), axis=(0, 1))
+    names = {index: f"{name}-{index:03d}.npy" for index in np.flatnonzero(foreground >= options.foreground)}
+    for index, file in names.items():
         # RAS: x grows to the right, y to the front. Rows run from front to back, as the field shows them.
-        np.save(options.output / name, volume[::-1, ::-1, index].T)
+        np.save(folder / file, volume[::-1, ::-1, index].T)
     return [
-        (options.task, subject, names[index + options.gap], names[index], spacing, spacing)
-        for index in used
+        (options.task, name, names[index + options.gap], names[index], spacing, spacing)
+        for index in names
         if index + options.gap in names
     ]
 

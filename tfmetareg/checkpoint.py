@@ -74,10 +74,20 @@ class Checkpoints:
             )
 
     def restore(self, state: TrainState) -> int:
-        """Brings `state` to the newest checkpoint, if there is one; returns its step."""
-        newest = tf.train.latest_checkpoint(str(self.directory))
+        """Brings `state` to the newest checkpoint, if there is one; returns its step.
+
+        Raises:
+            UserError: the checkpoint is damaged, or a file of it is missing.
+        """
+        newest = tf.train.get_checkpoint_state(str(self.directory))
         if newest:
-            state.trackable().restore(newest).assert_existing_objects_matched()
+            try:
+                state.trackable().restore(newest.model_checkpoint_path).assert_existing_objects_matched()
+            except (tf.errors.OpError, AssertionError):
+                raise UserError(
+                    f"{newest.model_checkpoint_path}: damaged checkpoint; remove {self.directory.parent} "
+                    "to train that stage again."
+                ) from None
         return int(state.step.numpy())
 
     def save(self, state: TrainState) -> None:

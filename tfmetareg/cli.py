@@ -53,10 +53,4 @@ def _run(command: Command) -> None:
 
     tf.get_logger().setLevel("ERROR")
     warnings.showwarning = _show_warning
-    try:
-        mode.run(command.config, command.workdir)
-    except tf.errors.DataLossError as error:
-        raise UserError(
-            f"the records are damaged ({error.message.splitlines()[0]}); "
-            "`python -m tfrecords_builder inspect` names the shard."
-        ) from None
+    mode.run(command.config, command.workdir)

@@ -23,6 +23,9 @@ from tfmetareg.errors import UserError
 
 MODES = ("pretrain", "reptile", "finetune", "evaluate", "export", "reproduce")
 
+# Folders of a work directory that are not a fine-tuning stage's, and words that stand for weights.
+_RESERVED = ("pretrain", "reptile", "results", "figures", "export", "tasks", "none", "scratch")
+
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
 Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
@@ -201,7 +204,7 @@ class Config:
 
     Args:
         seed: Seed of initial weights and of the order of the data.
-        deterministic: Bit-for-bit repeatable operations, at some cost on a GPU.
+        deterministic: Bit-for-bit repeatable operations on a CPU; without effect on a GPU.
         checkpoint_seconds: Seconds between checkpoints of a running stage.
         log_every: Steps between logged lines.
     """
@@ -330,6 +333,10 @@ def _checked(config: Config) -> Config:
         value = getattr(getattr(config, section), name)
         if not re.fullmatch(r"[\w.-]*", value) or value.startswith(".") or (name == "name" and not value):
             raise UserError(f"`{key}` ({value!r}) must be a plain name of letters, digits, '_', '-' and '.'.")
+    if config.finetune.name in _RESERVED:
+        raise UserError(
+            f"`finetune.name` must not be one of {', '.join(_RESERVED)}: they have a meaning already."
+        )
     return config
 
 

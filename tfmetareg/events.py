@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any, Optional
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfmetareg.errors import UserError
 from tfmetareg.files import write_text
 
 
@@ -31,24 +30,17 @@ class MetricsLog:
         self.start = start
         self._every = every
         self._steps_per_epoch = steps_per_epoch
+        if not start:
+            shutil.rmtree(Path(directory) / "tensorboard", ignore_errors=True)
         self._board = tf.summary.create_file_writer(str(Path(directory) / "tensorboard"))
         self._last = (start, time.monotonic())
         self._keep_until(start)
 
     def __call__(self, step: int, metrics: dict[str, tf.Tensor]) -> None:
-        """Logs a training step, if it is one to be logged.
-
-        Raises:
-            UserError: training has diverged.
-        """
+        """Logs a training step, if it is one to be logged."""
         if step % self._every:
             return
         values = {name: float(value) for name, value in metrics.items()}  # Waits for the step to end.
-        if not all(math.isfinite(value) for value in values.values()):
-            raise UserError(
-                f"{self._path.parent}: diverged, step {step} gave {values}; lower the learning rate and use "
-                "another --workdir."
-            )
         steps, seconds = step - self._last[0], time.monotonic() - self._last[1]
         self._last = (step, time.monotonic())
         self.write(step, {**values, "steps_per_second": steps / max(seconds, 1e-9)})
@@ -73,10 +65,13 @@ class MetricsLog:
         self._board.flush()
 
     def _keep_until(self, start: int) -> None:
-        """Drops what an interrupted run logged after its last checkpoint; those steps run again."""
+        """Drops what an interrupted run logged after its last checkpoint; those steps run again.
+
+        TensorBoard shows such steps twice, one over the other: its files cannot be cut.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         lines = self._path.read_text().splitlines(keepends=True) if self._path.is_file() else []
-        write_text(self._path, "".join(line for line in lines if _step(line) <= start))
+        write_text(self._path, "".join(line for line in lines if start and _step(line) <= start))
 
 
 class Progress:

@@ -88,10 +88,10 @@ def check_image(image: np.ndarray, where: str) -> None:
 def _decode(path: Path, colour: str) -> np.ndarray:
     name = path.name.lower()
     if name.endswith(".npy"):
-        return _without_last_axis_of_one(np.load(path, allow_pickle=False))
-    if name.endswith((".nii", ".nii.gz")):
+        image = _without_last_axis_of_one(np.load(path, allow_pickle=False))
+    elif name.endswith((".nii", ".nii.gz")):
         return _read_nifti(path)
-    if name.endswith((".tif", ".tiff")):
+    elif name.endswith((".tif", ".tiff")):
         image = _read_tiff(path)
     else:
         image = _read_png_or_jpeg(path)

@@ -142,6 +142,40 @@ def test_a_stage_of_another_configuration_is_refused(workdir, records_root, caps
     assert "`reptile.inner_steps` was 2, is 5" in line
 
 
+def test_a_refused_command_leaves_the_record_of_the_run_alone(workdir, records_root):
+    before = [(workdir / name).read_bytes() for name in ("config.yaml", "run.json")]
+    assert run("pretrain", records_root, workdir, "--pretrain.steps=9", "--seed=7") == 2
+    assert run("evaluate", records_root, workdir, "--seed=7") == 0
+    assert [(workdir / name).read_bytes() for name in ("config.yaml", "run.json")] == before
+    assert json.loads((workdir / "results" / "finetune.json").read_text())["seed"] == 0
+
+
+def test_a_stage_is_the_same_whatever_ran_before_it_in_the_process(workdir, records_root, tmp_path):
+    assert run("reproduce", records_root, tmp_path, "--reproduce.rows=[transfer,ours_10]") == 0
+    alone, after_others = (weights(folder / "reptile" / "model.h5") for folder in (workdir, tmp_path))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, after_others))
+
+
+def test_source_stages_serve_any_target(workdir, records_root, capsys):
+    assert run("reptile", records_root, workdir, "--data.target=target") == 0
+    assert "finished already" in capsys.readouterr().err
+
+
+def test_a_damaged_or_missing_checkpoint_is_named(records_root, tmp_path, capsys):
+    assert run("pretrain", records_root, tmp_path) == 0
+    (tmp_path / "pretrain" / "model.h5").unlink()
+    (data,) = (tmp_path / "pretrain" / "checkpoints").glob("*.data*")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 255
+    data.write_bytes(content)
+    for damage in (lambda: None, data.unlink):
+        damage()
+        capsys.readouterr()
+        assert run("pretrain", records_root, tmp_path) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+        assert len(errors) == 1 and "checkpoints/ckpt-4: damaged checkpoint; remove" in errors[0]
+
+
 def test_evaluate_takes_any_task_split_and_weights(workdir, records_root, tmp_path):
     weights_file = workdir / "pretrain" / "model.h5"
     options = ["--evaluate.task=task_b", "--evaluate.split=train", "--evaluate.method=pretrained"]
@@ -201,6 +235,12 @@ MISTAKES = {
         "/nowhere/manifest.json: no such file; `python -m tfrecords_builder",
     ),
     "no such source": (["--data.sources=[tusk]"], "task `tusk` is not in the records; there are: task_a"),
+    "a source named twice": (["--data.sources=[task_a,task_a]"], "must name each task once"),
+    "a reserved name": (["--finetune.name=results"], "`finetune.name` must not be one of pretrain"),
+    "weights that are neither stage nor file": (
+        ["--reptile.init=best"],
+        "`best` must be an .h5 file or a finished",
+    ),
     "no such target": (["--data.target=tusk"], "task `tusk` is not in the records"),
     "m above the number of tasks": (
         ["--reptile.meta_batch_size=4"],
@@ -226,11 +266,11 @@ def test_a_mistake_is_one_line_with_status_2_and_leaves_nothing_half_written(
 
 
 def test_training_that_diverges_stops_and_says_what_to_do(records_root, tmp_path, capsys):
-    options = ["--reptile.inner_optimizer=sgd", "--reptile.inner_learning_rate=1", "--reptile.meta_steps=60"]
-    options += ["--loss.smoothness_weight=1e6", "--reptile.init=scratch"]
+    options = ["--reptile.inner_optimizer=sgd", "--reptile.inner_learning_rate=1", "--reptile.inner_steps=20"]
+    options += ["--loss.smoothness_weight=1e6", "--reptile.init=scratch", "--log_every=10"]
     assert run("reptile", records_root, tmp_path, *options) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert "diverged, step" in error
+    assert "training diverged at step" in error
     assert "lower the learning rate" in error
     assert not (tmp_path / "reptile" / "model.h5").exists()
 

@@ -76,7 +76,8 @@ def pair_stream(records: Records, task: str, split: str, *, batch_size: int, see
     """Endless batches of a split's images, in another order each epoch.
 
     Epochs follow each other without a gap, so every batch is full. The stream
-    can be checkpointed, and depends on nothing but its arguments.
+    can be checkpointed. Its order is decided by `seed` and by TensorFlow's
+    global seed at the time of the call.
 
     Returns:
         PairBatch, float32 in [0, 1], (batch_size, height, width, 1).

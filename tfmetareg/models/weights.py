@@ -20,7 +20,13 @@ _DECISIVE = ("int_steps", "svf_resolution", "use_probs")
 
 
 def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
-    """Publishes the network as `.h5` with its configuration: `vxm.networks.VxmDense.load(path)` reads it."""
+    """Publishes the network as `.h5` with its configuration: `vxm.networks.VxmDense.load(path)` reads it.
+
+    Raises:
+        UserError: a weight is NaN or infinite.
+    """
+    if not all(np.isfinite(value).all() for value in model.network.get_weights()):
+        raise UserError(f"{path}: not written, the weights are not finite; lower the learning rate.")
     with published(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
         model.network.save(temporary, save_format="h5", include_optimizer=False)

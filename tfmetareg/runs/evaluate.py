@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from tfmetareg.errors import UserError
 from tfmetareg.evaluation import Evaluator, Register, summary, to_csv, undeformed
 from tfmetareg.files import published, write_json, write_text
 from tfmetareg.models.weights import load_weights
-from tfmetareg.report.page import write_report
+from tfmetareg.report.page import mismatches, write_report
 from tfmetareg.report.results import read_results
 from tfmetareg.report.tables import build_table, to_markdown
 from tfmetareg.runs.run import Run, open_run
@@ -23,6 +24,8 @@ from tfmetareg.steps import register_pair
 def run(config: Config, workdir: Path) -> None:
     """Evaluates as `config.evaluate` says, draws the report and prints the table."""
     opened = open_run(config, workdir)
+    if not (opened.workdir / "config.yaml").is_file():
+        opened.begin()
     evaluate(opened, config.evaluate)
     show(workdir)
 
@@ -30,7 +33,10 @@ def run(config: Config, workdir: Path) -> None:
 def show(workdir: Path) -> None:
     """Draws the report of a work directory and prints its table."""
     page = write_report(workdir)
-    print(to_markdown(build_table(read_results(workdir))))
+    results = read_results(workdir)
+    print(to_markdown(build_table(results)))
+    for line in mismatches(results):
+        print(line)
     print(f"\nReport: {page}")
 
 
@@ -64,8 +70,7 @@ def evaluate(run: Run, options: Evaluate) -> Path:
         "method": method,
         "task": task,
         "split": options.split,
-        "seed": run.config.seed,
-        "epochs": run.epochs(options.weights),
+        **_origin(run, options.weights),
         **summary(results),
         "per_pair": f"{method}.csv",
     }
@@ -83,6 +88,19 @@ def _register(run: Run, weights: str) -> Register:
     return functools.partial(register_pair, model)
 
 
+def _origin(run: Run, weights: str) -> dict[str, Optional[int]]:
+    """Seed and fine-tuning epochs behind the weights; null where a file does not tell."""
+    if weights == "none":
+        return {"seed": run.config.seed, "epochs": 0}
+    decided = run.decided(weights)
+    return {"seed": decided.get("seed"), "epochs": decided.get("finetune.epochs", 0) if decided else None}
+
+
 def _method(weights: str) -> str:
     """A result's name after its weights: a stage's name, or a file's."""
-    return "not_deformed" if weights == "none" else Path(weights).stem
+    if weights == "none":
+        return "not_deformed"
+    path = Path(weights)
+    if path.suffix != ".h5":
+        return weights
+    return path.parent.name if path.stem == "model" else path.stem

@@ -9,16 +9,17 @@ import tensorflow as tf
 
 from tfmetareg.config import Config
 from tfmetareg.files import published
-from tfmetareg.models.registry import RegistrationModel
+from tfmetareg.models import vxm as _registers_vxm_dense  # noqa: F401
+from tfmetareg.models.registry import RegistrationModel, build_model
 from tfmetareg.models.weights import load_weights
-from tfmetareg.runs.run import open_run
+from tfmetareg.runs.run import find_weights
 
 
 def run(config: Config, workdir: Path) -> Path:
     """Exports `config.export.weights` to `<workdir>/export/<name>/<next version>/`; returns that folder."""
-    opened = open_run(config, workdir)
-    path = opened.weights(config.export.weights)
-    model = opened.model()
+    path = find_weights(workdir, config.export.weights)
+    # The exported network takes any size; the one that it is built at leaves no trace.
+    model = build_model(config.model.name, (64, 64), features=config.model.features)
     load_weights(model, path)
     folder = Path(workdir) / "export" / config.export.name
     target = folder / str(_next_version(folder))

@@ -47,7 +47,7 @@ def finetune(run: Run) -> Path:
 
         def watch(log: MetricsLog) -> OnMetrics:
             evaluator = Evaluator(functools.partial(register_pair, model), _tests(run), loss_fn)
-            return _Watch(evaluator, log, options.evaluate_every * steps_per_epoch)
+            return _Watch(evaluator, log, options.evaluate_every * steps_per_epoch, total_steps)
 
         return Training(
             lambda pair: gradient_step(model, optimizer, loss_fn, pair)._asdict(),
@@ -63,6 +63,7 @@ def finetune(run: Run) -> Path:
         options.name,
         "finetune",
         build,
+        tasks=[run.target],
         init=options.init,
         total_steps=total_steps,
         gradient_steps=total_steps,
@@ -75,15 +76,15 @@ def _tests(run: Run) -> tf.data.Dataset:
 
 
 class _Watch:
-    """Measures the test split before the first step and then every so many steps (Fig. 3)."""
+    """Measures the test split before the first step, then every so many steps and at the end (Fig. 3)."""
 
-    def __init__(self, evaluator: Evaluator, log: MetricsLog, every: float):
-        self._evaluator, self._log, self._every = evaluator, log, every
+    def __init__(self, evaluator: Evaluator, log: MetricsLog, every: float, last: int):
+        self._evaluator, self._log, self._every, self._last = evaluator, log, every, last
         if log.start == 0:
             self._evaluate(0)
 
     def __call__(self, step: int, metrics: dict[str, tf.Tensor]) -> None:
-        if step // self._every > (step - 1) // self._every:
+        if step == self._last or step // self._every > (step - 1) // self._every:
             self._evaluate(step)
 
     def _evaluate(self, step: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tfmetareg.config import Config
 from tfmetareg.data.tasks import mixed_pairs
+from tfmetareg.errors import UserError
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.optim import build_optimizer
 from tfmetareg.runs.run import Run, open_run
@@ -21,6 +22,8 @@ def run(config: Config, workdir: Path) -> Path:
 def pretrain(run: Run) -> Path:
     """The stage itself, for a run that is open."""
     options, loss_fn = run.config.pretrain, run.loss_fn()
+    if not run.sources:
+        raise UserError(f"{run.records.root}: holds no source task; build one with --role source.")
 
     def build(model: RegistrationModel) -> Training:
         optimizer = build_optimizer(
@@ -41,6 +44,7 @@ def pretrain(run: Run) -> Path:
         "pretrain",
         "pretrain",
         build,
+        tasks=run.sources,
         init=options.init,
         total_steps=options.steps,
         gradient_steps=options.steps,

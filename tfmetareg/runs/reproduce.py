@@ -12,9 +12,11 @@ from tfmetareg.runs.pretrain import pretrain
 from tfmetareg.runs.reptile import meta_train
 from tfmetareg.runs.run import Run, open_run
 
+_SHORT = 10
+
 
 def run(config: Config, workdir: Path) -> None:
-    """Makes every row of `config.reproduce.rows` in `workdir`; what is there already is not made again."""
+    """Makes every row of `config.reproduce.rows` in `workdir`; finished stages are only measured again."""
     opened = open_run(config, workdir)
     for row in config.reproduce.rows:
         _ROWS[row](opened)
@@ -44,8 +46,11 @@ def _ours(run: Run) -> None:
 
 
 def _fine_tuned(run: Run, init: str, name: str) -> None:
-    """Fine-tunes the stage `init` for 10 epochs into the stage `name`, and measures that."""
-    options = dataclasses.replace(run.config.finetune, init=init, name=name, epochs=10)
+    """Fine-tunes the stage `init` for the paper's 10 epochs into the stage `name`, and measures that."""
+    every = min(run.config.finetune.evaluate_every, _SHORT)
+    options = dataclasses.replace(
+        run.config.finetune, init=init, name=name, epochs=_SHORT, evaluate_every=every
+    )
     row = dataclasses.replace(run, config=dataclasses.replace(run.config, finetune=options))
     finetune(row)
     evaluate(row, _row(run, name, name))

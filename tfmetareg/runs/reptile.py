@@ -57,6 +57,7 @@ def meta_train(run: Run) -> Path:
         "reptile",
         "reptile",
         build,
+        tasks=run.sources,
         init=options.init,
         total_steps=options.meta_steps,
         gradient_steps=options.meta_steps * options.meta_batch_size * options.inner_steps,

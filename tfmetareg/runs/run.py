@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfmetareg.config import Config
+from tfmetareg.config import MODES, Config
 from tfmetareg.data.records import Records
 from tfmetareg.errors import UserError
 from tfmetareg.files import write_json, write_text
@@ -54,21 +54,36 @@ class Run:
         return self.workdir / name / "model.h5"
 
     def weights(self, init: str) -> Path:
-        """The file that `init` names: a finished stage of this work directory, else a path."""
-        path = self.stage_weights(init)
-        if path.is_file():
-            return path
-        if Path(init).suffix == ".h5":
-            return Path(init)
-        raise UserError(
-            f"{path}: no such weights; run `--mode {init} --workdir {self.workdir}` first, "
-            "or name a finished stage or an .h5 file."
-        )
+        """The file that `init` names, see `find_weights`."""
+        return find_weights(self.workdir, init)
 
-    def epochs(self, weights: str) -> int:
-        """Fine-tuning epochs behind a finished stage's weights; 0 for other stages and for files."""
-        decided = self.workdir / weights / "checkpoints" / "config.json"
-        return json.loads(decided.read_text()).get("finetune.epochs", 0) if decided.is_file() else 0
+    def decided(self, stage: str) -> dict[str, Any]:
+        """Configuration that a stage of this work directory was trained with; empty if it is no stage."""
+        path = self.workdir / stage / "checkpoints" / "config.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def begin(self) -> None:
+        """Writes the configuration and the run card of what is about to be done.
+
+        Raises:
+            UserError: the work directory cannot be written.
+        """
+        try:
+            write_text(self.workdir / "config.yaml", self.config.to_yaml())
+        except OSError as error:
+            raise UserError(
+                f"{self.workdir}: cannot be written ({error.strerror}); name another --workdir."
+            ) from None
+        packages = {name: metadata.version(name) for name in _PACKAGES}
+        self.note(
+            schema=1,
+            revision=_revision(),
+            versions={"python": platform.python_version(), **packages},
+            seed=self.config.seed,
+            data={"root": str(self.records.root), "digest": self.records.manifest.digest()},
+            device=_device(),
+            time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        )
 
     def note(self, **entries: Any) -> None:
         """Adds entries to the run card."""
@@ -85,38 +100,48 @@ class Run:
         self.note(stages={**stages, name: entries})
 
 
-def open_run(config: Config, workdir: Path) -> Run:
-    """Opens the data (building the embedded tasks where none are named) and begins the run card.
+def find_weights(workdir: Path, init: str) -> Path:
+    """The file that `init` names: a finished stage of the work directory, else a path.
 
     Raises:
-        UserError: the data root does not exist, a task is not in it, or the
-            target is ambiguous.
+        UserError: it is neither.
     """
-    if config.deterministic:
+    path = Path(workdir) / init / "model.h5"
+    if path.is_file():
+        return path
+    if Path(init).suffix == ".h5":
+        return Path(init)
+    if init in MODES:
+        raise UserError(
+            f"{path}: no such weights; run `--mode {init} --workdir {workdir}` first, or name an .h5 file."
+        )
+    stages = sorted(found.parent.name for found in Path(workdir).glob("*/model.h5"))
+    raise UserError(
+        f"`{init}` must be an .h5 file or a finished stage of {workdir}; "
+        f"there are: {', '.join(stages) or 'none'}."
+    )
+
+
+def open_run(config: Config, workdir: Path) -> Run:
+    """Opens the data, building the embedded tasks where none are named, and sets the seed.
+
+    Raises:
+        UserError: the data root does not exist, a task is not in it or named
+            twice, or the target is ambiguous.
+    """
+    # Fixes the data's order too: tf.data mixes TensorFlow's global seed into each stream's own.
+    tf.keras.utils.set_random_seed(config.seed)
+    # On a GPU, nearest upsampling has no deterministic gradient: TensorFlow would refuse to train.
+    if config.deterministic and not tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
     records = _open_records(config.data.root)
     manifest = records.manifest
     sources = tuple(config.data.sources or manifest.names("source"))
     for name in sources:
         manifest.task(name)
-    run = Run(config, Path(workdir), records, sources, _target(config, records))
-    try:
-        write_text(run.workdir / "config.yaml", config.to_yaml())
-    except OSError as error:
-        raise UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir.") from None
-    run.note(
-        schema=1,
-        revision=_revision(),
-        versions={
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _PACKAGES},
-        },
-        seed=config.seed,
-        data={"root": str(records.root), "digest": manifest.digest()},
-        device=_device(),
-        begun=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
-    return run
+    if len(set(sources)) < len(sources):
+        raise UserError(f"`data.sources` ({', '.join(sources)}) must name each task once.")
+    return Run(config, Path(workdir), records, sources, _target(config, records))
 
 
 def _open_records(root: Any) -> Records:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -41,6 +44,7 @@ def train_stage(
     section: str,
     build: Callable[[RegistrationModel], Training],
     *,
+    tasks: Sequence[str],
     init: str,
     total_steps: int,
     gradient_steps: int,
@@ -53,6 +57,7 @@ def train_stage(
         name: the stage's folder.
         section: its section of the configuration.
         build: makes the stage's parts for a model.
+        tasks: what it learns from.
         init: "scratch", a finished stage or an .h5 file.
         total_steps: calls of the step function.
         gradient_steps: gradient steps in all, for the run card.
@@ -68,13 +73,14 @@ def train_stage(
     start_weights = None if init == "scratch" else run.weights(init)
     checkpoints = Checkpoints(
         run.workdir / name / "checkpoints",
-        _fingerprint(run, section, start_weights),
+        _fingerprint(run, section, tasks, start_weights),
         run.config.checkpoint_seconds,
     )
     finished = run.stage_weights(name)
     if finished.is_file():
         print(f"{name}: finished already, {finished}", file=sys.stderr)
         return finished
+    run.begin()
     model = run.model()
     if start_weights:
         load_weights(model, start_weights)
@@ -108,17 +114,22 @@ def train_stage(
     return finished
 
 
-def _fingerprint(run: Run, section: str, start_weights: Optional[Path]) -> dict:
-    """The keys and values that decide on a stage's result, data and start weights by their content."""
+# Options of a stage that do not decide on its weights.
+_UNDECISIVE = ("finetune.name", "finetune.evaluate_every")
+
+
+def _fingerprint(
+    run: Run, section: str, tasks: Sequence[str], start_weights: Optional[Path]
+) -> dict[str, Any]:
+    """The keys and values that decide on a stage's result; data and start weights by their content."""
     keys = run.config.flat("model", "loss", section)
+    content = [dataclasses.asdict(run.records.manifest.task(name)) for name in tasks]
+    known = start_weights is not None and start_weights.is_file()
     return {
-        **{key: value for key, value in keys.items() if key not in ("finetune.name",)},
+        **{key: value for key, value in keys.items() if key not in _UNDECISIVE},
         "seed": run.config.seed,
         "deterministic": run.config.deterministic,
-        "data.sources": list(run.sources),
-        "data.target": run.target,
-        "data (digest)": run.records.manifest.digest()[:16],
-        f"{section}.init (digest)": sha256(start_weights)[:16]
-        if start_weights and start_weights.is_file()
-        else None,
+        "data.tasks": list(tasks),
+        "data (digest)": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
+        f"{section}.init (digest)": sha256(start_weights)[:16] if known else None,
     }

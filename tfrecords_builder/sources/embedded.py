@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from scipy import ndimage, stats
 
+from tfmetareg.errors import UserError
 from tfmetareg.types import ImagePair
 from tfrecords_builder import deformation
 from tfrecords_builder.phantoms import abdomen, brain, retina
@@ -55,6 +56,11 @@ def embedded_tasks(
         brain_t1w, brain_t1gd, brain_t2w, abdomen_ct, octa_choroid (sources) and octa_scp (target, with
         landmarks at vessel junctions). Images are float32 in about [0, 1], for CT in Hounsfield units.
     """
+    if min(image_size) < 32 or max(image_size) > 2 * min(image_size):
+        raise UserError(
+            f"--image-size ({image_size[0]} {image_size[1]}) must be at least 32 for embedded tasks, "
+            "and neither side more than twice the other: the anatomy would not fit."
+        )
     sources = {"train": source_pairs, "test": source_test_pairs}
     target = {"finetune": target_finetune, "test": target_test}
     makers: list[tuple[str, str, str, dict[str, int], Callable]] = [

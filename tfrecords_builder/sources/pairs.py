@@ -1,7 +1,7 @@
 """`pairs`: a folder of image pairs listed in its `pairs.csv`.
 
-Columns `moving,fixed` are required. Optional are `task`, `subject` (a pair
-without one is its own subject), `split`, `moving_landmarks,fixed_landmarks`
+Columns `moving,fixed` are required. Optional are `task`, `subject` (without
+one, pairs that share an image are one subject), `split`, `moving_landmarks,fixed_landmarks`
 (CSV files) and `moving_spacing,fixed_spacing` (pixel size in mm: `0.5`, or
 row and column as `0.5 0.4` or `0.5x0.4`). Paths are relative to the folder.
 """
@@ -137,14 +137,34 @@ def _by_task(
     raise UserError(f"{root / TABLE}: has no task `{wanted}`; `--task` must be one of: {', '.join(groups)}.")
 
 
+def _subjects_by_file(rows: list[tuple[str, Row]]) -> dict[str, str]:
+    """A subject for each image file: pairs that share a file, directly or in a chain, show the same one.
+
+    Otherwise two pairs of one image (adjacent slices, say) could end up in different splits.
+    """
+    leader: dict[str, str] = {}
+
+    def find(file: str) -> str:
+        while leader.setdefault(file, file) != file:
+            file = leader[file]
+        return file
+
+    for _, row in rows:
+        one, other = sorted(find(os.path.normpath(row[name])) for name in _REQUIRED)
+        leader[other] = one
+    return {file: find(file) for file in leader}
+
+
 def _read_pairs(root: Path, rows: list[tuple[str, Row]], request: Request) -> Iterator[ImagePair]:
+    subjects = _subjects_by_file(rows)
     for where, row in rows:
-        pair = _read_pair(root, where, row, request)
+        subject = row.get("subject") or subjects[os.path.normpath(row["fixed"])]
+        pair = _read_pair(root, where, row, subject, request)
         if pair is not None:
             yield pair
 
 
-def _read_pair(root: Path, where: str, row: Row, request: Request) -> Optional[ImagePair]:
+def _read_pair(root: Path, where: str, row: Row, subject: str, request: Request) -> Optional[ImagePair]:
     """The row's pair, or None after its problems, all of them, went to `request.problems`."""
     key = f"{row['moving']}:{row['fixed']}"
     values: dict[str, Any] = {}
@@ -158,9 +178,7 @@ def _read_pair(root: Path, where: str, row: Row, request: Request) -> Optional[I
             values[f"{name}_spacing"] = _spacing(where, row.get(f"{name}_spacing", ""))
     if len(values) < 6 or not _landmarks_fit(root, row, values, request.problems):
         return None
-    return ImagePair(
-        key=key, subject=row.get("subject") or key, split=row.get("split", "").lower() or None, **values
-    )
+    return ImagePair(key=key, subject=subject, split=row.get("split", "").lower() or None, **values)
 
 
 def _landmarks_fit(root: Path, row: Row, values: dict[str, Any], problems: Problems) -> bool:

@@ -45,7 +45,7 @@ def test_rows_become_pairs(pairs_folder):
     np.testing.assert_array_equal(first.fixed_landmarks, [[6, 4]])
     assert (first.subject, first.split) == ("eye0", "train")
     assert (first.moving_spacing, first.fixed_spacing) == ((0.5, 0.5), (0.5, 0.25))
-    assert second.subject == second.key
+    assert second.subject == "f1.png"
     assert (second.moving_spacing, second.fixed_spacing) == (None, (1.0, 2.0))
     assert second.fixed_landmarks.shape == (0, 2)
 
@@ -56,6 +56,14 @@ def test_pairs_are_read_lazily_and_again(pairs_folder):
     assert [pair.key for pair in task.pairs] == [pair.key for pair in task.pairs]
     (pairs_folder.root / "m5.png").unlink()
     assert next(iter(task.pairs)).key == "m0.png:f0.png"
+
+
+def test_pairs_that_share_an_image_are_one_subject_where_none_is_named(pairs_folder):
+    pairs_folder.rows = [[f"m{n}.png", f"m{n + 1}.png", ""] for n in (0, 1, 4)] + [["f0.png", "f1.png", ""]]
+    (pairs,) = read(request(pairs_folder.table())).values()
+    first, second, third, fourth = [pair.subject for pair in pairs]
+    assert first == second
+    assert len({first, third, fourth}) == 3
 
 
 def test_task_column(pairs_folder):

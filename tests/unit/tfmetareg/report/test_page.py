@@ -86,7 +86,7 @@ def test_the_page_says_what_was_compared(page):
     assert "6 pairs of corresponding landmarks" in text
     assert "corresponding landmarks lie 6.00 px apart" in text
     assert "The smallest mean distance is 1.25 px, by Ours (10)." in text
-    assert "Reptile meta-learned" in text
+    assert "meta-trained with Reptile" in text
     assert "Epochs of fine-tuning: 10." in text
     assert "3f2c1ab" in text
     assert "target: <octa> & co" in text
