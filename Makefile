@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test real lint lock clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,13 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest
+
+# About a quarter of an hour; see docs/results/real.
+DATA ?= ../shared/data
+WORK ?= runs/real
+
+real: setup
+	PYTHON=$(PY) sh scripts/real.sh $(DATA) $(WORK)
 
 lint: setup
 	$(PY) -m ruff check .
