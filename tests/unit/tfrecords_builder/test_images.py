@@ -99,10 +99,15 @@ def test_cut_files_are_unreadable(tmp_path, name, kept):
     assert "\n" not in str(error.value)
 
 
+def test_a_colour_array_is_read_by_its_green_channel(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (12, 14, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.npy", image)), image[..., 1])
+
+
 @pytest.mark.parametrize(
     ("name", "image", "rule"),
     [
-        ("a.npy", np.zeros((12, 12, 3), np.uint8), "must be one 2D image"),
+        ("a.npy", np.zeros((12, 12, 5), np.uint8), "must be one 2D image"),
         ("a.nii.gz", np.arange(12.0**3).reshape(12, 12, 12).astype(np.float32), "must be one 2D image"),
         ("a.npy", np.arange(12.0), "must be one 2D image"),
         ("a.npy", np.ones((12, 12)) * 1j, "must be real numbers"),
