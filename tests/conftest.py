@@ -12,7 +12,6 @@ import tensorflow as tf
 from scipy import ndimage
 
 from tfmetareg.data.records import Records
-from tfmetareg.models import vxm  # noqa: F401 - registers the network
 from tfmetareg.models.registry import build_model
 from tfmetareg.types import ImagePair
 from tfrecords_builder.build import build

@@ -58,11 +58,10 @@ class Evaluator:
         # The number of landmarks varies from pair to pair; without this, each number would be traced.
         self._measure = tf.function(functools.partial(_measure, loss_fn), reduce_retracing=True)
         self._examples = examples
+        self._register(_batch(next(iter(examples))))  # Traces and warms up, so that no pair's time holds it.
 
     def __call__(self) -> list[PairResult]:
         """Registers and measures every pair."""
-        first = next(iter(self._examples))
-        self._register(_batch(first))  # Traces and warms up, so that no pair's time holds it.
         return [self.register_and_measure(example)[0] for example in self._examples]
 
     def examples(self, count: int) -> dict[str, np.ndarray]:
@@ -104,27 +103,20 @@ class Evaluator:
 def summary(results: list[PairResult]) -> dict[str, Any]:
     """Means and standard deviations over the pairs, as a result file holds them (DESIGN, section 3)."""
 
-    def spread(name: str, before: bool = True) -> dict[str, float]:
-        values = {"mean": _mean(results, name), "std": float(np.std([getattr(r, name) for r in results]))}
-        return {**values, "before_mean": _mean(results, f"{name}_before")} if before else values
-
     marked = [result for result in results if result.landmarks]
     distance = None
     if marked:
-        after, ahead = ([getattr(r, name) for r in marked] for name in ("distance_px", "distance_before_px"))
         distance = {
-            "mean": float(np.mean(after)),
-            "std": float(np.std(after)),
-            "before_mean": float(np.mean(ahead)),
-            "before_std": float(np.std(ahead)),
+            **_spread(marked, "distance_px", "distance_before_px"),
+            "before_std": float(np.std([result.distance_before_px for result in marked])),
             "landmarks": sum(result.landmarks for result in marked),
         }
     folding = [result.folding_percent for result in results]
     return {
         "pairs": len(results),
         "distance_px": distance,
-        "ncc": spread("ncc"),
-        "local_ncc": spread("local_ncc"),
+        "ncc": _spread(results, "ncc", "ncc_before"),
+        "local_ncc": _spread(results, "local_ncc", "local_ncc_before"),
         "folding_percent": {"mean": float(np.mean(folding)), "max": float(np.max(folding))},
         "seconds_per_pair": {"median": float(np.median([result.seconds for result in results]))},
     }
@@ -140,8 +132,14 @@ def to_csv(results: list[PairResult]) -> str:
     return text.getvalue()
 
 
-def _mean(results: list[PairResult], name: str) -> float:
-    return float(np.mean([getattr(result, name) for result in results]))
+def _spread(results: list[PairResult], after: str, before: str) -> dict[str, float]:
+    """Mean and standard deviation over the pairs after registration, and the mean before."""
+    values, values_before = ([getattr(result, name) for result in results] for name in (after, before))
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values)),
+        "before_mean": float(np.mean(values_before)),
+    }
 
 
 def _batch(example: dict[str, tf.Tensor]) -> PairBatch:

@@ -40,7 +40,7 @@ class MetricsLog:
         """Logs a training step, if it is one to be logged."""
         if step % self._every:
             return
-        values = {name: float(value) for name, value in metrics.items()}  # Waits for the step to end.
+        values = {name: float(value) for name, value in metrics.items()}
         steps, seconds = step - self._last[0], time.monotonic() - self._last[1]
         self._last = (step, time.monotonic())
         self.write(step, {**values, "steps_per_second": steps / max(seconds, 1e-9)})

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tfmetareg.config import Config
 from tfmetareg.files import published
-from tfmetareg.models import vxm as _registers_vxm_dense  # noqa: F401
 from tfmetareg.models.registry import RegistrationModel, build_model
 from tfmetareg.models.weights import load_weights
 from tfmetareg.runs.run import find_weights
@@ -40,14 +39,9 @@ def _save(model: RegistrationModel, folder: Path) -> None:
     Keras's own default signature would fix the image size and, for a
     voxelmorph network, return an inner field.
     """
-    images = tf.TensorSpec((None, None, None, 1), tf.float32)
+    signature = [tf.TensorSpec((None, None, None, 1), tf.float32, name=name) for name in ("moving", "fixed")]
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec(images.shape, images.dtype, name="moving"),
-            tf.TensorSpec(images.shape, images.dtype, name="fixed"),
-        ]
-    )
+    @tf.function(input_signature=signature)
     def register(moving: tf.Tensor, fixed: tf.Tensor) -> dict[str, tf.Tensor]:
         warped, displacement = model([moving, fixed], training=False)
         return {"warped": warped, "displacement": displacement}

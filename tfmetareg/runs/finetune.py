@@ -17,10 +17,9 @@ from tfmetareg.evaluation import Evaluator
 from tfmetareg.events import MetricsLog
 from tfmetareg.loop import OnMetrics
 from tfmetareg.models.registry import RegistrationModel
-from tfmetareg.optim import build_optimizer
 from tfmetareg.runs.run import Run, open_run
-from tfmetareg.runs.stage import Training, train_stage
-from tfmetareg.steps import gradient_step, register_pair
+from tfmetareg.runs.stage import Training, plain_training, train_stage
+from tfmetareg.steps import register_pair
 
 
 def run(config: Config, workdir: Path) -> Path:
@@ -37,25 +36,16 @@ def finetune(run: Run) -> Path:
     total_steps = math.ceil(options.epochs * steps_per_epoch)
 
     def build(model: RegistrationModel) -> Training:
-        optimizer = build_optimizer(
-            "adam",
-            options.learning_rate,
-            model.trainable_variables,
-            annealing=options.annealing,
-            updates=total_steps,
-        )
-
         def watch(log: MetricsLog) -> OnMetrics:
             evaluator = Evaluator(functools.partial(register_pair, model), _tests(run), loss_fn)
             return _Watch(evaluator, log, options.evaluate_every * steps_per_epoch, total_steps)
 
-        return Training(
-            lambda pair: gradient_step(model, optimizer, loss_fn, pair)._asdict(),
-            task_pairs(
-                run.records, run.target, "finetune", batch_size=options.batch_size, seed=run.config.seed
-            ),
-            {"optimizer": optimizer},
-            watch if options.evaluate_every and run.records.pair_count(run.target, "test") else None,
+        batches = task_pairs(
+            run.records, run.target, "finetune", batch_size=options.batch_size, seed=run.config.seed
+        )
+        watched = options.evaluate_every and run.records.pair_count(run.target, "test")
+        return plain_training(
+            model, loss_fn, options, batches, updates=total_steps, watch=watch if watched else None
         )
 
     return train_stage(

@@ -8,10 +8,8 @@ from tfmetareg.config import Config
 from tfmetareg.data.tasks import mixed_pairs
 from tfmetareg.errors import UserError
 from tfmetareg.models.registry import RegistrationModel
-from tfmetareg.optim import build_optimizer
 from tfmetareg.runs.run import Run, open_run
-from tfmetareg.runs.stage import Training, train_stage
-from tfmetareg.steps import gradient_step
+from tfmetareg.runs.stage import Training, plain_training, train_stage
 
 
 def run(config: Config, workdir: Path) -> Path:
@@ -26,18 +24,8 @@ def pretrain(run: Run) -> Path:
         raise UserError(f"{run.records.root}: holds no source task; build one with --role source.")
 
     def build(model: RegistrationModel) -> Training:
-        optimizer = build_optimizer(
-            "adam",
-            options.learning_rate,
-            model.trainable_variables,
-            annealing=options.annealing,
-            updates=options.steps,
-        )
-        return Training(
-            lambda pair: gradient_step(model, optimizer, loss_fn, pair)._asdict(),
-            mixed_pairs(run.records, run.sources, batch_size=options.batch_size, seed=run.config.seed),
-            {"optimizer": optimizer},
-        )
+        batches = mixed_pairs(run.records, run.sources, batch_size=options.batch_size, seed=run.config.seed)
+        return plain_training(model, loss_fn, options, batches, updates=options.steps)
 
     return train_stage(
         run,

@@ -21,7 +21,6 @@ from tfmetareg.data.records import Records
 from tfmetareg.errors import UserError
 from tfmetareg.files import write_json, write_text
 from tfmetareg.losses import registration_loss
-from tfmetareg.models import vxm as _registers_vxm_dense  # noqa: F401
 from tfmetareg.models.registry import RegistrationModel, build_model
 from tfmetareg.steps import LossFn
 

@@ -9,17 +9,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import tensorflow as tf
 
 from tfmetareg.checkpoint import Checkpoints, TrainState
+from tfmetareg.config import Finetune, Pretrain
 from tfmetareg.events import MetricsLog, Progress
 from tfmetareg.files import sha256
 from tfmetareg.loop import OnMetrics, StepFn, run_loop
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.models.weights import load_weights, save_weights
+from tfmetareg.optim import build_optimizer
 from tfmetareg.runs.run import Run
+from tfmetareg.steps import LossFn, gradient_step
 
 
 class Training(NamedTuple):
@@ -36,6 +39,31 @@ class Training(NamedTuple):
     batches: tf.data.Dataset
     optimizers: dict[str, tf.keras.optimizers.legacy.Optimizer]
     watch: Optional[Callable[[MetricsLog], OnMetrics]] = None
+
+
+def plain_training(
+    model: RegistrationModel,
+    loss_fn: LossFn,
+    options: Union[Pretrain, Finetune],
+    batches: tf.data.Dataset,
+    *,
+    updates: int,
+    watch: Optional[Callable[[MetricsLog], OnMetrics]] = None,
+) -> Training:
+    """One gradient step of Adam on each batch: what pretraining and fine-tuning have in common."""
+    optimizer = build_optimizer(
+        "adam",
+        options.learning_rate,
+        model.trainable_variables,
+        annealing=options.annealing,
+        updates=updates,
+    )
+    return Training(
+        lambda pair: gradient_step(model, optimizer, loss_fn, pair)._asdict(),
+        batches,
+        {"optimizer": optimizer},
+        watch,
+    )
 
 
 def train_stage(
