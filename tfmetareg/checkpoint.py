@@ -98,7 +98,6 @@ class Checkpoints:
         manager.save(checkpoint_number=int(state.step.numpy()))
         self._saved_at = time.monotonic()
 
-    def save_if_due(self, state: TrainState) -> None:
-        """Writes a checkpoint if the pause since the last one is over."""
-        if time.monotonic() - self._saved_at >= self.every_seconds:
-            self.save(state)
+    def due(self) -> bool:
+        """Whether the pause since the last checkpoint is over."""
+        return time.monotonic() - self._saved_at >= self.every_seconds

@@ -57,12 +57,15 @@ class Model:
     Args:
         name: Name in the model registry.
         features: U-Net features, encoder then decoder (surplus decoder entries at full resolution).
+        precision: "float32"; "tensorfloat32" (products on a GPU); "mixed_bfloat16" (the U-Net alone);
+            "auto" takes bfloat16 where the device multiplies it natively, else float32.
     """
 
     name: str = "vxm_dense"
     features: List[List[PositiveInt]] = dataclasses.field(
         default_factory=lambda: [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
     )
+    precision: Literal["auto", "float32", "tensorfloat32", "mixed_bfloat16"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ def run_loop(
     total_steps: int,
     on_metrics: Sequence[OnMetrics] = (),
     checkpoints: Optional[Checkpoints] = None,
+    accelerator: Optional[str] = None,
 ) -> None:
     """Runs `step_fn` on the state's batches until `total_steps` is reached.
 
@@ -37,51 +38,62 @@ def run_loop(
         on_metrics: called with (step, scalars) after each step, in order. Scalars
             are tensors.
         checkpoints: where to save, now and then and at the end.
+        accelerator: device, "GPU:0" for instance, for which XLA compiles the step
+            as a whole and to which the next batch is copied while it works.
 
     Raises:
         UserError: training has diverged, or a record cannot be read. Nothing is saved then.
         KeyboardInterrupt: after Ctrl-C.
         SystemExit: after a termination signal.
     """
-    compiled = tf.function(step_fn)
+    compiled = tf.function(step_fn, jit_compile=True if accelerator else None)
+    step = int(state.step.numpy())
+    ahead = None
     with _stop_requests() as stop:
-        while int(state.step.numpy()) < total_steps and not stop:
-            batch = _next(state.iterator)
-            step = int(state.step.numpy()) + 1
-            metrics = _finite(compiled, batch, step)
+        # A batch that was fetched is used: the iterator that a checkpoint holds is past it.
+        while step < total_steps and not (stop and ahead is None):
+            batch = _next(state.iterator, accelerator) if ahead is None else ahead
+            step += 1
+            metrics = _launched(compiled, batch, step)
+            save = checkpoints is not None and checkpoints.due()
+            fetch = accelerator and step < total_steps and not (save or stop)
+            ahead = _next(state.iterator, accelerator) if fetch else None
+            if not all(math.isfinite(value) for value in metrics.values()):
+                raise _diverged(step)
             state.step.assign(step)
             for callback in on_metrics:
                 callback(step, metrics)
-            if checkpoints:
-                checkpoints.save_if_due(state)
+            if save:
+                checkpoints.save(state)
     if checkpoints:
         checkpoints.save(state)
     if stop:
         raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
 
 
-def _next(iterator: Iterator[Any]) -> Any:
+def _next(iterator: Iterator[Any], accelerator: Optional[str]) -> Any:
+    """The next batch, on the accelerator if there is one."""
     try:
-        return next(iterator)
+        batch = next(iterator)
     except tf.errors.DataLossError as error:
         raise UserError(
             f"the records are damaged ({error.message.splitlines()[0]}); "
             "`python -m tfrecords_builder inspect` names the shard."
         ) from None
+    with tf.device(accelerator):
+        return tf.nest.map_structure(tf.identity, batch) if accelerator else batch
 
 
-def _finite(step_fn: StepFn, batch: Any, step: int) -> dict[str, tf.Tensor]:
-    """The step's scalars, checked before they, or the weights behind them, are kept."""
-    diverged = UserError(
-        f"training diverged at step {step}; lower the learning rate and use another --workdir."
-    )
+def _launched(step_fn: StepFn, batch: Any, step: int) -> dict[str, tf.Tensor]:
+    """The step's scalars; an accelerator is still at work on them."""
     try:
-        metrics = step_fn(batch)
+        return step_fn(batch)
     except tf.errors.InvalidArgumentError:  # What the warp makes of a displacement that is not a number.
-        raise diverged from None
-    if not all(math.isfinite(value) for value in metrics.values()):
-        raise diverged
-    return metrics
+        raise _diverged(step) from None
+
+
+def _diverged(step: int) -> UserError:
+    return UserError(f"training diverged at step {step}; lower the learning rate and use another --workdir.")
 
 
 @contextlib.contextmanager

@@ -7,19 +7,61 @@ import tensorflow as tf
 from tfmetareg._compat import tfa
 
 
+@tf.autograph.experimental.do_not_convert
 def warp(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     """warped(x) = moving(x + displacement(x)), bilinear, border values continued outwards.
 
-    Same numbers as voxelmorph's SpatialTransformer, without its loop over the batch.
+    Same numbers as voxelmorph's SpatialTransformer and `tfa.image.dense_image_warp`,
+    without the one's loop over the batch and the other's nested graphs.
 
     Args:
-        moving: (batch, height, width, channels) float32.
+        moving: (batch, height, width, channels) float32, at least 2 x 2 pixels.
         displacement: (batch, height, width, 2) float32, pixels, (row, column).
 
     Returns:
         (batch, height, width, channels) float32.
     """
-    return tfa.image.dense_image_warp(moving, -displacement)
+    batch, height, width, channels = tf.unstack(tf.shape(moving))
+    by_rows, by_columns = tf.unstack(displacement, axis=-1)
+    top, down = _cell(by_rows + tf.range(tf.cast(height, tf.float32))[:, None], height)
+    left, right = _cell(by_columns + tf.range(tf.cast(width, tf.float32)), width)
+    first = tf.range(batch)[:, None, None] * height * width + top * width + left
+    pixels = tf.reshape(moving, [-1, channels])
+    above, below = (
+        _between(tf.gather(pixels, first + row), tf.gather(pixels, first + row + 1), right)
+        for row in (0, width)
+    )
+    return _between(above, below, down)
+
+
+def _cell(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pixel before a position along an axis of that size, int32, and how far beyond it lies, 0 to 1."""
+    last = tf.cast(size - 1, tf.float32)
+    position = tf.clip_by_value(position, 0.0, last)
+    before = tf.stop_gradient(tf.minimum(tf.floor(position), last - 1.0))
+    return tf.cast(before, tf.int32), position - before
+
+
+def _between(one: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    return one + share[..., None] * (other - one)
+
+
+def warp_labels(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
+    """warped(x) = moving(x + displacement(x)), nearest neighbour, border values continued outwards.
+
+    Args:
+        moving: (height, width, channels), any dtype.
+        displacement: (height, width, 2) float32, pixels, (row, column).
+
+    Returns:
+        (height, width, channels), of the values of `moving`.
+    """
+    height, width = tf.unstack(tf.shape(displacement)[:2])
+    steps = tf.cast(tf.round(displacement), tf.int32)
+    rows = tf.clip_by_value(tf.range(height)[:, None] + steps[..., 0], 0, height - 1)
+    columns = tf.clip_by_value(tf.range(width)[None] + steps[..., 1], 0, width - 1)
+    flat = tf.reshape(moving, [height * width, tf.shape(moving)[2]])  # gather_nd refuses 0 channels
+    return tf.gather(flat, rows * width + columns)
 
 
 def displace_points(points: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:

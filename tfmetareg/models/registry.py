@@ -10,6 +10,8 @@ import tensorflow as tf
 from tfmetareg.errors import UserError
 from tfmetareg.spatial import warp
 
+Field = Callable[[list[tf.Tensor]], tf.Tensor]
+
 _BUILDERS: dict[str, Callable[..., RegistrationModel]] = {}
 
 
@@ -20,17 +22,17 @@ class RegistrationModel(tf.keras.Model):
     network's stride, and the displacement is cropped back.
     """
 
-    def __init__(self, network: tf.keras.Model, field: tf.keras.Model, stride: int):
+    def __init__(self, network: tf.keras.Model, field: Field, stride: int):
         """
         Args:
             network: owner of the weights, written to and read from .h5 files.
-            field: [moving, fixed] -> displacement in pixels, for any size that
-                is a multiple of `stride`; shares its layers with `network`.
+            field: [moving, fixed] -> displacement in pixels, float32, for any size
+                that is a multiple of `stride`; computes with the weights of `network`.
             stride: factor between the finest and the coarsest level of the network.
         """
         super().__init__(name=network.name)
         self.network = network
-        self.field = field
+        self.field = tf.autograph.experimental.do_not_convert(field)  # Converting it would take seconds.
         self.stride = stride
 
     def call(self, inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -46,7 +48,7 @@ class RegistrationModel(tf.keras.Model):
         moving, fixed = inputs
         height, width = _size(fixed)
         padded = [_pad_to_multiple(image, self.stride) for image in (moving, fixed)]
-        displacement = tf.cast(self.field(padded), tf.float32)[:, :height, :width]
+        displacement = self.field(padded)[:, :height, :width]
         return warp(moving, displacement), displacement
 
 

@@ -17,8 +17,9 @@ from tfmetareg.runs.run import find_weights
 def run(config: Config, workdir: Path) -> Path:
     """Exports `config.export.weights` to `<workdir>/export/<name>/<next version>/`; returns that folder."""
     path = find_weights(workdir, config.export.weights)
-    # The exported network takes any size; the one that it is built at leaves no trace.
-    model = build_model(config.model.name, (64, 64), features=config.model.features)
+    # It takes any size: the one it is built at leaves no trace. It may run anywhere: hence float32.
+    options = config.model
+    model = build_model(options.name, (64, 64), features=options.features, precision="float32")
     load_weights(model, path)
     folder = Path(workdir) / "export" / config.export.name
     target = folder / str(_next_version(folder))

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfmetareg.config import MODES, Config
 from tfmetareg.data.records import Records
+from tfmetareg.device import accelerator, resolve_precision, set_precision
 from tfmetareg.errors import UserError
 from tfmetareg.files import write_json, write_text
 from tfmetareg.losses import registration_loss
@@ -42,7 +43,12 @@ class Run:
         """The configured network with fresh weights, the same for the same seed."""
         tf.keras.utils.set_random_seed(self.config.seed)
         options = self.config.model
-        return build_model(options.name, self.records.manifest.image_shape, features=options.features)
+        return build_model(
+            options.name,
+            self.records.manifest.image_shape,
+            features=options.features,
+            precision=options.precision,
+        )
 
     def loss_fn(self) -> LossFn:
         """Eq. (1) with the configured window, weight and similarity."""
@@ -81,6 +87,7 @@ class Run:
             seed=self.config.seed,
             data={"root": str(self.records.root), "digest": self.records.manifest.digest()},
             device=_device(),
+            precision=resolve_precision(self.config.model.precision),
             time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
 
@@ -130,9 +137,10 @@ def open_run(config: Config, workdir: Path) -> Run:
     """
     # Fixes the data's order too: tf.data mixes TensorFlow's global seed into each stream's own.
     tf.keras.utils.set_random_seed(config.seed)
-    # On a GPU, nearest upsampling has no deterministic gradient: TensorFlow would refuse to train.
-    if config.deterministic and not tf.config.list_physical_devices("GPU"):
+    # For a GPU, XLA has no deterministic gradient of max pooling: it would refuse to train.
+    if config.deterministic and not accelerator():
         tf.config.experimental.enable_op_determinism()
+    set_precision(config.model.precision)
     records = _open_records(config.data.root)
     manifest = records.manifest
     sources = tuple(config.data.sources or manifest.names("source"))

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfmetareg.checkpoint import Checkpoints, TrainState
 from tfmetareg.config import Finetune, Pretrain
+from tfmetareg.device import accelerator
 from tfmetareg.events import MetricsLog, Progress
 from tfmetareg.files import sha256
 from tfmetareg.loop import OnMetrics, StepFn, run_loop
@@ -128,6 +129,7 @@ def train_stage(
             total_steps=total_steps,
             on_metrics=[log, progress, *watch],
             checkpoints=checkpoints,
+            accelerator=accelerator(),
         )
     finally:
         progress.close()

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
 
 from tfmetareg.checkpoint import Checkpoints, TrainState
 from tfmetareg.data.tasks import episodes, mixed_pairs
@@ -63,7 +64,8 @@ class Stage:
 def make_stage(records, small_model):
     tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(0)
-    return lambda kind: Stage(kind, records, small_model)
+    yield lambda kind: Stage(kind, records, small_model)
+    disable_op_determinism()
 
 
 @pytest.mark.parametrize("kind", ["reptile", "pretrain"])
@@ -91,22 +93,55 @@ def test_the_step_is_traced_once(make_stage):
     assert stage.traces == 1
 
 
+def test_a_step_for_an_accelerator_is_one_xla_program_with_the_same_numbers(make_stage):
+    disable_op_determinism()  # XLA has no such gradient of max pooling.
+    plain, compiled = make_stage("reptile"), make_stage("reptile")
+    plain.run(3)
+    compiled.run(3, accelerator="CPU:0")
+    assert compiled.traces == 1
+    np.testing.assert_allclose(
+        *[[loss for _, loss in stage.losses] for stage in (plain, compiled)], rtol=1e-5
+    )
+    for one, other in zip(plain.model.get_weights(), compiled.model.get_weights()):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+def ask_to_stop(stage: Stage, number: int, checkpoints: Checkpoints, **options) -> None:
+    """Runs a stage of 9 steps that gets a signal in the third."""
+
+    def on_metrics(step, metrics):
+        if step == 3:
+            os.kill(os.getpid(), number)
+
+    run_loop(
+        stage.step, stage.state, total_steps=9, on_metrics=[on_metrics], checkpoints=checkpoints, **options
+    )
+
+
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 )
 def test_a_stop_request_takes_effect_after_the_step_and_is_saved(make_stage, tmp_path, number, raised):
     stage = make_stage("pretrain")
-
-    def ask_to_stop(step, metrics):
-        if step == 3:
-            os.kill(os.getpid(), number)
-
-    checkpoints = Checkpoints(tmp_path, {}, every_seconds=1000)
     with pytest.raises(raised):
-        run_loop(stage.step, stage.state, total_steps=9, on_metrics=[ask_to_stop], checkpoints=checkpoints)
+        ask_to_stop(stage, number, Checkpoints(tmp_path, {}, every_seconds=1000))
     resumed = make_stage("pretrain")
     assert Checkpoints(tmp_path, {}, every_seconds=1000).restore(resumed.state) == 3
     assert all(np.array_equal(a, b) for a, b in zip(stage.everything(), resumed.everything()))
+
+
+def test_a_batch_fetched_ahead_for_an_accelerator_is_used_before_stopping(make_stage, tmp_path):
+    disable_op_determinism()
+    whole, stopped, resumed = (make_stage("pretrain") for _ in range(3))
+    whole.run(9, accelerator="CPU:0")
+    with pytest.raises(KeyboardInterrupt):
+        ask_to_stop(
+            stopped, signal.SIGINT, Checkpoints(tmp_path, {}, every_seconds=1000), accelerator="CPU:0"
+        )
+    assert Checkpoints(tmp_path, {}, every_seconds=1000).restore(resumed.state) == 4
+    resumed.run(9, accelerator="CPU:0")
+    assert resumed.losses == whole.losses[4:]
+    assert all(np.array_equal(a, b) for a, b in zip(whole.everything(), resumed.everything()))
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_naming_the_keys(make_stage, tmp_path):

@@ -8,7 +8,10 @@ import tensorflow as tf
 
 from tfmetareg._compat import vxm
 from tfmetareg.config import Model
+from tfmetareg.losses import registration_loss
+from tfmetareg.models import convolution
 from tfmetareg.models.registry import build_model
+from tfmetareg.types import PairBatch
 
 DEEP = [[2, 2, 2, 4], [4, 2, 2, 2, 2]]
 
@@ -26,18 +29,59 @@ def vxm_dense(size: tuple[int, int], features) -> tf.keras.Model:
     )
 
 
+def value_and_gradients(model: tf.keras.Model, pair: PairBatch) -> tuple[list, list]:
+    """Warped image and displacement, and the loss's gradients by the network's weights."""
+    weights = getattr(model, "network", model).trainable_variables
+    with tf.GradientTape() as tape:
+        warped, displacement = model([pair.moving, pair.fixed])
+        total = registration_loss(pair, warped, displacement).total
+    return [warped, displacement], tape.gradient(total, weights)
+
+
+def flat(tensors: list[tf.Tensor]) -> tf.Tensor:
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+
+def cosine(one: tf.Tensor, other: tf.Tensor) -> float:
+    return float(tf.reduce_sum(one * other) / (tf.norm(one) * tf.norm(other)))
+
+
 @pytest.mark.parametrize(
-    ("size", "features"), [((32, 48), DEEP), ((16, 16), DEEP), ((32, 32), [[4, 4], [4, 4, 4]])]
+    ("size", "features"),
+    [((32, 48), DEEP), ((16, 16), DEEP), ((32, 32), [[4, 4], [4, 4, 4]]), ((6, 10), [[4], [4]])],
 )
-def test_a_multiple_of_the_stride_gives_vxmdenses_own_outputs(size, features):
+@pytest.mark.parametrize("slow_kernel_gradient", [False, True])
+def test_a_multiple_of_the_stride_gives_vxmdenses_own_outputs_and_gradients(
+    size, features, slow_kernel_gradient, monkeypatch
+):
+    monkeypatch.setattr(convolution, "slow_kernel_gradient", lambda: slow_kernel_gradient)
     theirs = vxm_dense(size, features)
     spread_out(theirs.trainable_variables)
-    ours = build_model("vxm_dense", (32, 32), features=features)
+    ours = build_model("vxm_dense", (32, 32), features=features, precision="float32")
     ours.network.set_weights(theirs.get_weights())
-    pair = [tf.random.stateless_uniform((2, *size, 1), [seed, 0]) for seed in range(2)]
-    for one, other in zip(ours(pair), theirs(pair)):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-    assert np.abs(ours(pair)[1]).max() > 0.05
+    pair = PairBatch(*[tf.random.stateless_uniform((2, *size, 1), [seed, 0]) for seed in range(2)])
+    (outputs, gradients), (expected, plain) = (value_and_gradients(model, pair) for model in (ours, theirs))
+    for one, other in zip(outputs, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
+    assert np.abs(outputs[1]).max() > 0.05
+    assert len(gradients) == len(plain) > 0
+    for one, other in zip(gradients, plain):
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
+
+
+def test_in_bfloat16_the_weights_and_what_comes_out_stay_float32():
+    single, mixed = (
+        build_model("vxm_dense", (32, 32), features=DEEP, precision=precision)
+        for precision in ("float32", "mixed_bfloat16")
+    )
+    spread_out(single.trainable_variables)
+    mixed.network.set_weights(single.network.get_weights())
+    pair = PairBatch(*[tf.random.stateless_uniform((2, 32, 32, 1), [seed, 0]) for seed in range(2)])
+    (outputs, gradients), (expected, plain) = (value_and_gradients(model, pair) for model in (mixed, single))
+    assert {tensor.dtype for tensor in [*outputs, *gradients, *mixed.trainable_variables]} == {tf.float32}
+    difference = np.abs(outputs[1] - expected[1]).max() / np.abs(expected[1]).max()
+    assert 1e-4 < difference < 0.03  # 8 bits of mantissa, and that it was not float32 after all
+    assert cosine(flat(gradients), flat(plain)) > 0.98
 
 
 @pytest.mark.parametrize(

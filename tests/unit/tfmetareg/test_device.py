@@ -1,0 +1,62 @@
+"""What "auto" stands for, from what a machine says of itself."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+
+import tfmetareg.device as device
+
+
+class Machine:
+    """A machine by its flags and its GPUs' compute capabilities."""
+
+    def __init__(self, flags=(), capabilities=()):
+        self.flags, self.capabilities = frozenset(flags), capabilities
+
+    def stand_in(self, monkeypatch) -> None:
+        monkeypatch.setattr(device, "cpu_flags", lambda: self.flags)
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(self.capabilities))
+        monkeypatch.setattr(
+            tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": gpu}
+        )
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision", "slow"),
+    [
+        (Machine(["avx2"]), "float32", True),
+        (Machine(["avx2", "avx512f"]), "float32", False),
+        (Machine(["avx512f", "avx512_bf16"]), "mixed_bfloat16", False),
+        (Machine(["avx512f", "amx_bf16"]), "mixed_bfloat16", False),
+        (Machine(["avx2"], [(9, 0)]), "mixed_bfloat16", False),
+        (Machine(["avx512_bf16", "avx512f"], [(7, 5)]), "float32", False),
+        (Machine(["avx2"], [(9, 0), (7, 0)]), "float32", False),
+        (Machine(), "float32", True),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_it_is_native(machine, precision, slow, monkeypatch):
+    machine.stand_in(monkeypatch)
+    assert device.resolve_precision("auto") == precision
+    assert device.slow_kernel_gradient() is slow
+
+
+@pytest.mark.parametrize("precision", ["float32", "tensorfloat32", "mixed_bfloat16"])
+def test_what_is_named_is_what_one_gets(precision):
+    assert device.resolve_precision(precision) == precision
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("float32", False), ("tensorfloat32", True), ("mixed_bfloat16", True)]
+)
+def test_only_float32_forbids_tensorfloat32(precision, allowed):
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    try:
+        device.set_precision(precision)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() is allowed
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def test_this_machines_processor_names_its_instruction_sets():
+    assert device.cpu_flags() & {"sse2", "asimd"}

@@ -1,0 +1,65 @@
+"""What the machine computes fast: read off what it is, not timed, so that a run can be repeated."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Optional
+
+import tensorflow as tf
+
+
+def resolve_precision(precision: str) -> str:
+    """The precision that "auto" stands for on this machine; any other one is returned as it is.
+
+    bfloat16 where the GPU (compute capability 8 or later) or the CPU multiplies it
+    natively, else float32. A CPU without such instructions emulates bfloat16,
+    several times slower than float32.
+
+    Args:
+        precision: "auto", "float32", "tensorfloat32" or "mixed_bfloat16".
+    """
+    if precision != "auto":
+        return precision
+    native = _gpu_capability() >= (8, 0) if accelerator() else bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    return "mixed_bfloat16" if native else "float32"
+
+
+def set_precision(precision: str) -> None:
+    """Lets a GPU round the factors of float32 products to TensorFloat32, or forbids it.
+
+    Args:
+        precision: as for `resolve_precision`; only "float32" forbids.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(resolve_precision(precision) != "float32")
+
+
+def accelerator() -> Optional[str]:
+    """The device for which whole steps are compiled: the first GPU; None on a CPU."""
+    return "GPU:0" if tf.config.list_physical_devices("GPU") else None
+
+
+def slow_kernel_gradient() -> bool:
+    """Whether the library's gradient of a convolution kernel is far from the machine's peak.
+
+    On CPUs without AVX512 it reaches a fifth of what matrix products do.
+    """
+    return accelerator() is None and "avx512f" not in cpu_flags()
+
+
+@functools.lru_cache(maxsize=1)
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets that Linux reports for the first processor; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
+    return frozenset(flags.split(":", 1)[1].split())
+
+
+def _gpu_capability() -> tuple[int, int]:
+    """The lowest compute capability among the GPUs."""
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return min(detail.get("compute_capability", (0, 0)) for detail in details)

@@ -1,0 +1,145 @@
+"""The convolutions of a U-Net: what the plain ones compute, with work saved and gradients made lean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Union
+
+import tensorflow as tf
+
+from tfmetareg.device import slow_kernel_gradient
+
+# A 3x3 kernel over features doubled by nearest upsampling: which taps meet the pixel at which distance.
+_TAPS = tf.constant([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+
+# The sum over pixels of a kernel's gradient is taken in so many parts, which needs rows of zeros to spare.
+_PARTS, _SPARE = 8, 4
+
+
+def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """3x3 convolution, stride 1, zeros outside.
+
+    Args:
+        images: (batch, height, width, channels).
+        kernel: (3, 3, channels, features), of the same dtype.
+
+    Returns:
+        (batch, height, width, features).
+    """
+    return _conv2d_by_products(images, kernel) if slow_kernel_gradient() else _conv2d(images, kernel)
+
+
+def conv2d_upsampled(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`conv2d` of the images upsampled twice by nearest neighbour, computed at the low resolution.
+
+    Four pixels that repeat one need but one multiplication: the same function
+    is a transposed convolution of stride 2 with a 4x4 kernel, with 16 products
+    in place of 36 for each 2x2 pixels, and nothing is ever upsampled.
+
+    Args:
+        images: (batch, height, width, channels).
+        kernel: (3, 3, channels, features), of the same dtype.
+
+    Returns:
+        (batch, 2 * height, 2 * width, features).
+    """
+    transposed = _transposed_by_products if slow_kernel_gradient() else _transposed
+    return transposed(images, _upsampled_kernel(kernel))
+
+
+@tf.custom_gradient
+def leaky_relu(features: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """max(x, 0.2 x), whose gradient reads the result.
+
+    The library's reads the argument, which keeps that in memory and keeps the
+    convolution before it from being fused with it.
+    """
+    result = tf.nn.leaky_relu(features, 0.2)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=result, alpha=0.2)
+
+    return result, gradient
+
+
+def _conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(images, kernel, 1, "SAME")
+
+
+@tf.custom_gradient
+def _conv2d_by_products(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """`_conv2d` with the kernel's gradient as matrix products."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        to_images = tf.nn.conv2d_transpose(upstream, kernel, _shape(images), 1, "SAME")
+        return to_images, _correlation(_padded(images, 1, 1 + _SPARE), upstream, 3)
+
+    return _conv2d(images, kernel), gradient
+
+
+def _upsampled_kernel(kernel: tf.Tensor) -> tf.Tensor:
+    """(3, 3, channels, features) -> (4, 4, features, channels): the taps that meet in a pixel, added."""
+    channels, features = kernel.shape[2:]
+    taps = tf.cast(tf.reshape(_TAPS[:, None, :, None] * _TAPS[None, :, None], [16, 9]), kernel.dtype)
+    added = tf.matmul(taps, tf.reshape(kernel, [9, channels * features]))
+    return tf.transpose(tf.reshape(added, [4, 4, channels, features]), [0, 1, 3, 2])
+
+
+def _transposed(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    batch, height, width, _ = _shape(images)
+    shape = [batch, 2 * height, 2 * width, kernel.shape[2]]
+    return tf.nn.conv2d_transpose(images, kernel, shape, 2, "SAME")
+
+
+@tf.custom_gradient
+def _transposed_by_products(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """`_transposed` with the kernel's gradient as matrix products."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        to_images = tf.nn.conv2d(upstream, kernel, 2, "SAME")
+        features, channels = kernel.shape[2:]
+        # Rows and columns of the 4x4 kernel as (block, place in the block).
+        blocks = tf.nn.space_to_depth(_padded(upstream, 1, 1 + 2 * _SPARE), 2)
+        products = tf.reshape(_correlation(blocks, images, 2), [2, 2, 2, 2, features, channels])
+        return to_images, tf.reshape(tf.transpose(products, [0, 2, 1, 3, 4, 5]), [4, 4, features, channels])
+
+    return _transposed(images, kernel), gradient
+
+
+def _padded(images: tf.Tensor, around: int, below: int) -> tf.Tensor:
+    """Zeros above and on both sides, and as many as asked for below."""
+    return tf.pad(images, [[0, 0], [around, below], [around, around], [0, 0]])
+
+
+def _correlation(padded: tf.Tensor, images: tf.Tensor, size: int) -> tf.Tensor:
+    """Sum over pixels p of padded(p + offset) images(p)^T, for each offset of a size x size window.
+
+    Flattened, an offset of pixels is an offset of rows: each sum is a product
+    of two matrices that are read where they lie, in parts that the threads share.
+
+    Args:
+        padded: (batch, height + size - 1 + _SPARE, width + size - 1, channels).
+        images: (batch, height, width, features).
+
+    Returns:
+        (size, size, channels, features).
+    """
+    channels, features = padded.shape[-1], images.shape[-1]
+    below, width = size - 1 + _SPARE, _shape(padded)[2]
+    rows = tf.reshape(padded, [-1, channels])
+    others = tf.reshape(tf.pad(images, [[0, 0], [0, below], [0, size - 1], [0, 0]]), [-1, features])
+    # The last rows of `others` are zero: what the offset or the division leaves out is nothing.
+    count = (_shape(rows)[0] - (size - 1) * (width + 1)) // _PARTS * _PARTS
+    others = tf.reshape(tf.slice(others, [0, 0], [count, features]), [_PARTS, -1, features])
+    products = []
+    for offset in (down * width + right for down in range(size) for right in range(size)):
+        part = tf.reshape(tf.slice(rows, [offset, 0], [count, channels]), [_PARTS, -1, channels])
+        products.append(tf.matmul(part, others, transpose_a=True))
+    sums = tf.reduce_sum(tf.reshape(tf.concat(products, 0), [-1, _PARTS, channels, features]), 1)
+    return tf.reshape(sums, [size, size, channels, features])
+
+
+def _shape(tensor: tf.Tensor) -> list[Union[int, tf.Tensor]]:
+    """The sizes: numbers where the graph knows them, which keeps it small, else tensors."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
