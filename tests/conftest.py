@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import tfmetareg  # noqa: F401, I001 - before TensorFlow, as the command line does it
+
 import numpy as np
 import pytest
 import tensorflow as tf

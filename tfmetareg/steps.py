@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfmetareg.data.records import as_floats
 from tfmetareg.types import LossTerms, PairBatch
 
 LossFn = Callable[[PairBatch, tf.Tensor, tf.Tensor], LossTerms]
@@ -20,11 +21,12 @@ def gradient_step(
         model: `warped, displacement = model([moving, fixed])`.
         optimizer: built for the model's trainable variables.
         loss_fn: (pair, warped, displacement) -> LossTerms.
-        pair: (batch, height, width, 1) float32 each.
+        pair: (batch, height, width, 1) each, float32 in [0, 1] or uint8.
 
     Returns:
         The loss before the update.
     """
+    pair = as_floats(pair)
     variables = model.trainable_variables
     with tf.GradientTape() as tape:
         warped, displacement = model([pair.moving, pair.fixed], training=True)
@@ -40,7 +42,7 @@ def adapt(
 
     Args:
         model, optimizer, loss_fn: as for `gradient_step`.
-        pairs: (k, batch, height, width, 1) float32 each.
+        pairs: (k, batch, height, width, 1) each, float32 in [0, 1] or uint8.
 
     Returns:
         Mean of the k losses, each before its update.

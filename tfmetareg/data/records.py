@@ -66,7 +66,7 @@ def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
 
     def with_images(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_pair(serialized)
-        pair = _images(record, records.manifest.image_shape)
+        pair = as_floats(_images(record, records.manifest.image_shape))
         return {**record, "moving": pair.moving, "fixed": pair.fixed}
 
     return tf.data.TFRecordDataset(records.shards(task, split)).map(with_images)
@@ -80,7 +80,7 @@ def pair_stream(records: Records, task: str, split: str, *, batch_size: int, see
     global seed at the time of the call.
 
     Returns:
-        PairBatch, float32 in [0, 1], (batch_size, height, width, 1).
+        PairBatch, uint8 as stored, (batch_size, height, width, 1).
     """
     shards = records.shards(task, split)
     files = tf.data.Dataset.from_tensor_slices(shards).shuffle(len(shards), seed=seed)
@@ -92,13 +92,17 @@ def pair_stream(records: Records, task: str, split: str, *, batch_size: int, see
 
 
 def ready_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Decodes ahead of the training step, in an order that never varies."""
+    """Decodes one element ahead of the training step, in an order that never varies."""
     options = tf.data.Options()
     options.deterministic = True
-    return dataset.prefetch(2).with_options(options)
+    return dataset.prefetch(1).with_options(options)
+
+
+def as_floats(pair: PairBatch) -> PairBatch:
+    """The images as float32 in [0, 1], whether they are so already or uint8 as stored."""
+    return PairBatch(*[tf.image.convert_image_dtype(image, tf.float32) for image in pair])
 
 
 def _images(record: dict[str, tf.Tensor], image_shape: tuple[int, int]) -> PairBatch:
-    """The images of a record as float32 in [0, 1], of a shape known to the graph."""
-    images = (tf.ensure_shape(record[name], [*image_shape, 1]) for name in ("moving", "fixed"))
-    return PairBatch(*[tf.cast(image, tf.float32) / 255.0 for image in images])
+    """The images of a record, uint8, of a shape known to the graph."""
+    return PairBatch(*[tf.ensure_shape(record[name], [*image_shape, 1]) for name in ("moving", "fixed")])

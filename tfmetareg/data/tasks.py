@@ -12,7 +12,7 @@ from tfmetareg.types import Episode
 
 
 def task_pairs(records: Records, task: str, split: str, *, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Endless batches of one task, for fine-tuning: PairBatch, (batch_size, height, width, 1) float32."""
+    """Endless batches of one task, for fine-tuning: PairBatch, (batch_size, height, width, 1) uint8."""
     return ready_ahead(pair_stream(records, task, split, batch_size=batch_size, seed=seed))
 
 
@@ -22,7 +22,7 @@ def mixed_pairs(records: Records, tasks: Sequence[str], *, batch_size: int, seed
     A batch mixes tasks.
 
     Returns:
-        PairBatch, (batch_size, height, width, 1) float32 in [0, 1].
+        PairBatch, (batch_size, height, width, 1) uint8 as stored.
     """
     streams = [
         pair_stream(records, task, "train", batch_size=1, seed=seed + 2 * index)
@@ -58,7 +58,7 @@ def episodes(
         seed: decides on the tasks drawn and on the order within each.
 
     Returns:
-        Episode, (m, k, batch_size, height, width, 1) float32 in [0, 1].
+        Episode, (m, k, batch_size, height, width, 1) uint8 as stored.
 
     Raises:
         UserError: fewer tasks than m.

@@ -29,7 +29,7 @@ def reptile_step(
         model: `warped, displacement = model([moving, fixed])`; holds theta before and after.
         inner, outer: optimizers built for the model's trainable variables.
         loss_fn: (pair, warped, displacement) -> LossTerms.
-        episode: (m, k, batch, height, width, 1) float32 each.
+        episode: (m, k, batch, height, width, 1) each, float32 in [0, 1] or uint8.
         reset_inner: "never" carries the inner slots from task to task, "task"
             zeroes them before each one.
 
