@@ -117,6 +117,7 @@ class Reptile:
         outer_learning_rate: alpha, outer step size (sgd) or rate of the meta-optimizer (adam).
         outer_annealing: "linear" takes alpha to zero over the outer updates.
         reset_inner: "never" carries the inner optimizer's slots from task to task; "task" zeroes them.
+        side_by_side: Adapts the m tasks at once, with m times the memory; needs reset_inner "task".
         init: "pretrain" (that stage of the same workdir), "scratch" or a .h5 weights file.
     """
 
@@ -130,6 +131,7 @@ class Reptile:
     outer_learning_rate: Rate = 1.0
     outer_annealing: Annealing = "linear"
     reset_inner: Literal["never", "task"] = "never"
+    side_by_side: bool = False
     init: str = "pretrain"
 
 
@@ -326,6 +328,11 @@ def _checked(config: Config) -> Config:
     """Rules that span more than one value's type."""
     if config.loss.window % 2 == 0:
         raise UserError(f"`loss.window` ({config.loss.window}) must be odd: the window has a centre pixel.")
+    if config.reptile.side_by_side and config.reptile.reset_inner != "task":
+        raise UserError(
+            "`reptile.side_by_side` (true) must be false, unless `reptile.reset_inner` is task: tasks that are "
+            "adapted at once cannot hand their slots on."
+        )
     features = config.model.features
     if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):
         raise UserError(

@@ -156,6 +156,30 @@ def test_a_stage_is_the_same_whatever_ran_before_it_in_the_process(workdir, reco
     assert all(np.array_equal(one, other) for one, other in zip(alone, after_others))
 
 
+def test_tasks_side_by_side_end_with_the_weights_of_one_after_the_other(workdir, records_root, tmp_path):
+    options = ["--reptile.inner_optimizer=sgd", "--reptile.inner_learning_rate=0.1"]
+    options += ["--reptile.reset_inner=task", f"--reptile.init={workdir / 'pretrain' / 'model.h5'}"]
+    assert run("reptile", records_root, tmp_path / "turns", *options) == 0
+    assert run("reptile", records_root, tmp_path / "beside", *options, "--reptile.side_by_side=true") == 0
+    start, one, other = (
+        weights(folder / "model.h5")
+        for folder in (workdir / "pretrain", tmp_path / "turns" / "reptile", tmp_path / "beside" / "reptile")
+    )
+    assert max(np.abs(a - b).max() for a, b in zip(start, one)) > 1e-4
+    assert max(np.abs(a - b).max() for a, b in zip(one, other)) < 1e-6
+
+
+def test_the_precision_is_that_of_the_configuration_and_on_the_run_card(records_root, tmp_path):
+    trained = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        folder = tmp_path / precision
+        assert run("pretrain", records_root, folder, f"--model.precision={precision}") == 0
+        assert json.loads((folder / "run.json").read_text())["precision"] == precision
+        trained[precision] = [line["total"] for line in lines(folder / "pretrain" / "metrics.jsonl")]
+    difference = np.abs(np.subtract(*trained.values()))
+    assert 1e-6 < difference.max() < 0.02
+
+
 def test_source_stages_serve_any_target(workdir, records_root, capsys):
     assert run("reptile", records_root, workdir, "--data.target=target") == 0
     assert "finished already" in capsys.readouterr().err

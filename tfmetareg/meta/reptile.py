@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple, Union
+
 import tensorflow as tf
 
 from tfmetareg.meta import weights
 from tfmetareg.optim import reset_optimizer
-from tfmetareg.steps import LossFn, adapt
+from tfmetareg.steps import LossFn, adapt, gradient_step
 from tfmetareg.types import Episode, LossTerms, PairBatch
+
+
+class Lane(NamedTuple):
+    """What one task is adapted with beside the others: a network of its own and an optimizer for it."""
+
+    model: tf.keras.Model
+    optimizer: tf.keras.optimizers.legacy.Optimizer
 
 
 def reptile_step(
@@ -55,6 +65,59 @@ def reptile_step(
         deltas = weights.add_difference(deltas, variables, theta)
         losses += tf.stack(terms)
     weights.assign(variables, theta)
+    return _outer_update(variables, outer, deltas, losses, tasks)
+
+
+def reptile_step_side_by_side(
+    model: tf.keras.Model,
+    lanes: Sequence[Lane],
+    outer: tf.keras.optimizers.legacy.Optimizer,
+    loss_fn: LossFn,
+    episode: Episode,
+) -> dict[str, tf.Tensor]:
+    """`reptile_step` with `reset_inner="task"`, all tasks adapted at once.
+
+    Each task has a copy of the network: m times the memory, for a device that
+    one small step does not fill.
+
+    Args:
+        model: holds theta before and after.
+        lanes: for each of the m tasks a network like `model` and its inner optimizer.
+        outer, loss_fn, episode: as for `reptile_step`.
+
+    Returns:
+        As `reptile_step`.
+
+    Raises:
+        ValueError: not as many lanes as the episode has tasks.
+    """
+    if len(lanes) != episode.moving.shape[0]:
+        raise ValueError(f"{len(lanes)} lanes for {episode.moving.shape[0]} tasks; give one for each.")
+    theta = weights.copy(model.trainable_variables)
+    for lane in lanes:
+        weights.assign(lane.model.trainable_variables, theta)
+        reset_optimizer(lane.optimizer)
+    losses = tf.zeros(3)
+    steps = tf.shape(episode.moving)[1]
+    for index in tf.range(steps):
+        for task, lane in enumerate(lanes):
+            pair = PairBatch(episode.moving[task, index], episode.fixed[task, index])
+            losses += tf.stack(gradient_step(*lane, loss_fn, pair))
+    deltas = weights.zeros_like(theta)
+    for lane in lanes:
+        deltas = weights.add_difference(deltas, lane.model.trainable_variables, theta)
+    losses /= tf.cast(steps, tf.float32)
+    return _outer_update(model.trainable_variables, outer, deltas, losses, len(lanes))
+
+
+def _outer_update(
+    variables: Sequence[tf.Variable],
+    outer: tf.keras.optimizers.legacy.Optimizer,
+    deltas: Sequence[tf.Tensor],
+    losses: tf.Tensor,
+    tasks: Union[int, tf.Tensor],
+) -> dict[str, tf.Tensor]:
+    """Hands the mean over tasks to `outer`; `deltas` and `losses` are sums over them."""
     share = 1.0 / tf.cast(tasks, tf.float32)
     mean_delta = weights.scale(deltas, share)
     outer.apply_gradients(zip(weights.scale(mean_delta, -1.0), variables))

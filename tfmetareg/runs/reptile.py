@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+
+import tensorflow as tf
 
 from tfmetareg.config import Config
 from tfmetareg.data.tasks import episodes
-from tfmetareg.meta.reptile import reptile_step
+from tfmetareg.meta.reptile import Lane, reptile_step, reptile_step_side_by_side
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.optim import build_optimizer
 from tfmetareg.runs.pretrain import pretrain
@@ -34,23 +37,27 @@ def meta_train(run: Run) -> Path:
     if options.init == "pretrain" and not run.stage_weights("pretrain").is_file():
         pretrain(run)
 
+    def inner_optimizer(model: RegistrationModel) -> tf.keras.optimizers.legacy.Optimizer:
+        return build_optimizer(
+            options.inner_optimizer, options.inner_learning_rate, model.trainable_variables
+        )
+
     def build(model: RegistrationModel) -> Training:
-        variables = model.trainable_variables
-        inner = build_optimizer(options.inner_optimizer, options.inner_learning_rate, variables)
         outer = build_optimizer(
             options.outer_optimizer,
             options.outer_learning_rate,
-            variables,
+            model.trainable_variables,
             annealing=options.outer_annealing,
             updates=options.meta_steps,
         )
-        return Training(
-            lambda episode: reptile_step(
-                model, inner, outer, loss_fn, episode, reset_inner=options.reset_inner
-            ),
-            batches,
-            {"inner": inner, "outer": outer},
-        )
+        if options.side_by_side:
+            copies = [run.model() for _ in range(options.meta_batch_size)]
+            lanes = [Lane(copy, inner_optimizer(copy)) for copy in copies]
+            step = functools.partial(reptile_step_side_by_side, model, lanes, outer, loss_fn)
+            return Training(step, batches, {"outer": outer})
+        inner = inner_optimizer(model)
+        step = functools.partial(reptile_step, model, inner, outer, loss_fn, reset_inner=options.reset_inner)
+        return Training(step, batches, {"inner": inner, "outer": outer})
 
     return train_stage(
         run,

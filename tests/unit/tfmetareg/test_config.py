@@ -101,6 +101,7 @@ def test_an_abbreviation_is_refused(argument):
         ("model.features", "[[4, 4]]", "[encoder, decoder]"),
         ("model.features", "[[4, 4], [4]]", "at least as long."),
         ("loss.similarity", "mse", "'ncc', 'voxelmorph'"),
+        ("reptile.side_by_side", "true", "`reptile.reset_inner` is task"),
         ("reproduce.rows", "[ours]", "'not_deformed', 'transfer'"),
         ("finetune.name", "a/b", "plain name"),
         ("export.name", ".hidden", "plain name"),

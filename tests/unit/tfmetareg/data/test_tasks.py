@@ -43,11 +43,7 @@ def test_an_episode_draws_different_tasks_and_keeps_each_to_its_own_row(records,
 
 
 def test_moving_and_fixed_of_an_episode_belong_together(records):
-    fixed_of = {
-        stored(e["moving"]): stored(e["fixed"])
-        for t in TASKS
-        for e in examples(records, t, "train")
-    }
+    fixed_of = {stored(e["moving"]): stored(e["fixed"]) for t in TASKS for e in examples(records, t, "train")}
     episode = next(iter(make_episodes(records)))
     for moving, fixed in zip(
         np.reshape(episode.moving, (-1, 32, 32, 1)), np.reshape(episode.fixed, (-1, 32, 32, 1))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfmetareg._compat import tfa
 from tfmetareg.losses import registration_loss
-from tfmetareg.meta.reptile import reptile_step
+from tfmetareg.meta.reptile import Lane, reptile_step, reptile_step_side_by_side
 from tfmetareg.optim import build_optimizer
 from tfmetareg.steps import adapt, gradient_step
 from tfmetareg.types import Episode, PairBatch
@@ -168,3 +168,30 @@ def test_an_unknown_reset_is_refused(small_model):
     inner, outer = optimizers(model)
     with pytest.raises(ValueError, match="reset_inner"):
         reptile_step(model, inner, outer, registration_loss, random_episode(0), reset_inner="always")
+
+
+def test_tasks_side_by_side_are_adapted_as_one_after_the_other(small_model):
+    model, reference = small_model(), small_model()
+    inner, outer = optimizers(reference)
+    lanes = [Lane(copy, optimizers(copy)[0]) for copy in (small_model() for _ in range(3))]
+    outer_beside = optimizers(model)[1]
+    step = tf.function(
+        lambda e: reptile_step(reference, inner, outer, registration_loss, e, reset_inner="task")
+    )
+    beside = tf.function(
+        lambda e: reptile_step_side_by_side(model, lanes, outer_beside, registration_loss, e)
+    )
+    start = values(model)
+    for seed in range(2):
+        one, other = step(random_episode(seed)), beside(random_episode(seed))
+        assert one.keys() == other.keys()
+        np.testing.assert_allclose([*one.values()], [*other.values()], rtol=1e-4)
+    assert largest_difference(values(model), start) > 1e-3
+    assert largest_difference(values(model), values(reference)) < 2e-6
+
+
+def test_a_lane_for_each_task_is_needed(small_model):
+    model = small_model()
+    with pytest.raises(ValueError, match="1 lanes for 3 tasks"):
+        lanes = [Lane(model, None)]
+        reptile_step_side_by_side(model, lanes, None, registration_loss, random_episode(0))
