@@ -43,11 +43,13 @@ class Data:
         root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
         sources: Source tasks. Empty means all tasks of that role.
         target: Target task. Empty means the only task of that role.
+        verify: Compares the content of every shard with the manifest's SHA-256 before anything else.
     """
 
     root: Optional[str] = None
     sources: List[str] = dataclasses.field(default_factory=list)
     target: str = ""
+    verify: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,8 +332,8 @@ def _checked(config: Config) -> Config:
         raise UserError(f"`loss.window` ({config.loss.window}) must be odd: the window has a centre pixel.")
     if config.reptile.side_by_side and config.reptile.reset_inner != "task":
         raise UserError(
-            "`reptile.side_by_side` (true) must be false, unless `reptile.reset_inner` is task: tasks that are "
-            "adapted at once cannot hand their slots on."
+            "`reptile.side_by_side` (true) must be false, unless `reptile.reset_inner` is task: "
+            "tasks that are adapted at once cannot hand their slots on."
         )
     features = config.model.features
     if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):

@@ -42,7 +42,8 @@ def run_loop(
             as a whole and to which the next batch is copied while it works.
 
     Raises:
-        UserError: training has diverged, or a record cannot be read. Nothing is saved then.
+        UserError: training has diverged; nothing is saved then.
+        tf.errors.OpError: a record cannot be read; nothing is saved then either.
         KeyboardInterrupt: after Ctrl-C.
         SystemExit: after a termination signal.
     """
@@ -73,13 +74,7 @@ def run_loop(
 
 def _next(iterator: Iterator[Any], accelerator: Optional[str]) -> Any:
     """The next batch, on the accelerator if there is one."""
-    try:
-        batch = next(iterator)
-    except tf.errors.DataLossError as error:
-        raise UserError(
-            f"the records are damaged ({error.message.splitlines()[0]}); "
-            "`python -m tfrecords_builder inspect` names the shard."
-        ) from None
+    batch = next(iterator)
     with tf.device(accelerator):
         return tf.nest.map_structure(tf.identity, batch) if accelerator else batch
 

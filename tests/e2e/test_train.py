@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,22 @@ def test_the_precision_is_that_of_the_configuration_and_on_the_run_card(records_
         trained[precision] = [line["total"] for line in lines(folder / "pretrain" / "metrics.jsonl")]
     difference = np.abs(np.subtract(*trained.values()))
     assert 1e-6 < difference.max() < 0.02
+
+
+def test_a_damaged_record_stops_the_run_with_its_shard_and_number(records_root, tmp_path, capsys):
+    copy = tmp_path / "records"
+    shutil.copytree(records_root, copy)
+    shard = next(copy.glob("task_b-train*00000-of*"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    assert run("pretrain", copy, tmp_path / "verified", "--data.verify=true") == 2
+    assert run("pretrain", copy, tmp_path / "read", "--pretrain.steps=40") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2
+    assert f"{shard}: damaged shard (another SHA-256" in errors[0]
+    assert f"{shard}: record 0 is damaged" in errors[1]
+    assert not (tmp_path / "verified").exists()
 
 
 def test_source_stages_serve_any_target(workdir, records_root, capsys):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
-from tfmetareg.schema import Manifest, parse_pair
+from tfmetareg.files import sha256
+from tfmetareg.schema import Manifest, Shard, parse_pair
 from tfmetareg.types import PairBatch
 
 # Serialized records held back for shuffling. Small, since a checkpoint stores them; records are written in
@@ -45,10 +48,30 @@ class Records:
             size = path.stat().st_size if path.is_file() else None
             if size != shard.bytes:
                 found = "it is missing" if size is None else f"it has {size} bytes, not {shard.bytes}"
-                raise UserError(
-                    f"{path}: damaged shard ({found}); build task `{task}` again with --overwrite."
-                )
+                raise UserError(f"{path}: damaged shard ({found}); {_again(task)}")
         return [str(self.root / shard.file) for shard in splits[split].shards]
+
+    def verify(self, task: str, split: str) -> None:
+        """Compares the content of a split's shards with the manifest's SHA-256.
+
+        Raises:
+            UserError: as `shards`, or a shard's content differs.
+        """
+        for path, shard in zip(self.shards(task, split), self.manifest.task(task).splits[split].shards):
+            if sha256(path) != shard.sha256:
+                raise UserError(
+                    f"{path}: damaged shard (another SHA-256 than the manifest's); {_again(task)}"
+                )
+
+    def explain(self, tasks: Sequence[str], error: tf.errors.OpError) -> UserError:
+        """What is wrong with the records of these tasks, after reading them failed."""
+        for task in tasks:
+            for split in self.manifest.task(task).splits.values():
+                for shard in split.shards:
+                    found = _damage(self.root / shard.file, shard)
+                    if found:
+                        return UserError(f"{self.root / shard.file}: {found}; {_again(task)}")
+        return UserError(f"{self.root}: records could not be read ({error.message.splitlines()[0]}).")
 
     def pair_count(self, task: str, split: str) -> int:
         """Number of pairs in a split, 0 where there is no such split."""
@@ -69,7 +92,7 @@ def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
         pair = as_floats(_images(record, records.manifest.image_shape))
         return {**record, "moving": pair.moving, "fixed": pair.fixed}
 
-    return tf.data.TFRecordDataset(records.shards(task, split)).map(with_images)
+    return _shards(records, task, split).flat_map(_read).map(with_images)
 
 
 def pair_stream(records: Records, task: str, split: str, *, batch_size: int, seed: int) -> tf.data.Dataset:
@@ -82,9 +105,9 @@ def pair_stream(records: Records, task: str, split: str, *, batch_size: int, see
     Returns:
         PairBatch, uint8 as stored, (batch_size, height, width, 1).
     """
-    shards = records.shards(task, split)
-    files = tf.data.Dataset.from_tensor_slices(shards).shuffle(len(shards), seed=seed)
-    serialized = files.interleave(tf.data.TFRecordDataset, cycle_length=len(shards), block_length=1)
+    shards = _shards(records, task, split)
+    count = len(shards)
+    serialized = shards.shuffle(count, seed=seed).interleave(_read, cycle_length=count, block_length=1)
     serialized = serialized.shuffle(_SHUFFLE_BUFFER, seed=seed + 1).repeat()
     image_shape = records.manifest.image_shape
     pairs = serialized.map(lambda text: _images(parse_pair(text), image_shape))
@@ -98,9 +121,48 @@ def ready_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.prefetch(1).with_options(options)
 
 
+@contextlib.contextmanager
+def damage_named(records: Records, tasks: Sequence[str]) -> Iterator[None]:
+    """Turns a failure to read records of these tasks into one line with the shard and the record.
+
+    Raises:
+        UserError: in place of TensorFlow's error, which names neither.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
+        raise records.explain(tasks, error) from None
+
+
 def as_floats(pair: PairBatch) -> PairBatch:
     """The images as float32 in [0, 1], whether they are so already or uint8 as stored."""
     return PairBatch(*[tf.image.convert_image_dtype(image, tf.float32) for image in pair])
+
+
+def _shards(records: Records, task: str, split: str) -> tf.data.Dataset:
+    """Path and number of records of each shard."""
+    counts = [shard.records for shard in records.manifest.task(task).splits[split].shards]
+    return tf.data.Dataset.from_tensor_slices((records.shards(task, split), tf.constant(counts, tf.int64)))
+
+
+def _read(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+    """The serialized records of a shard; one that ends early is an error, not a shorter data set."""
+    return tf.data.TFRecordDataset(path).apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _damage(path: Path, shard: Shard) -> str:
+    """What keeps a shard from being read as a whole; empty if nothing does."""
+    read = 0
+    try:
+        for _ in tf.data.TFRecordDataset(str(path)):
+            read += 1
+    except tf.errors.OpError as error:
+        return f"record {read} is damaged ({error.message.splitlines()[0]})"
+    return "" if read == shard.records else f"ends after record {read - 1}, of {shard.records} records"
+
+
+def _again(task: str) -> str:
+    return f"build task `{task}` again with --overwrite."
 
 
 def _images(record: dict[str, tf.Tensor], image_shape: tuple[int, int]) -> PairBatch:

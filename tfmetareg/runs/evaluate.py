@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 
 from tfmetareg.config import Config, Evaluate
-from tfmetareg.data.records import examples
+from tfmetareg.data.records import damage_named, examples
 from tfmetareg.errors import UserError
 from tfmetareg.evaluation import Evaluator, Register, summary, to_csv, undeformed
 from tfmetareg.files import published, write_json, write_text
@@ -59,7 +59,8 @@ def evaluate(run: Run, options: Evaluate) -> Path:
     evaluator = Evaluator(
         _register(run, options.weights), examples(run.records, task, options.split), run.loss_fn()
     )
-    results = evaluator()
+    with damage_named(run.records, [task]):
+        results = evaluator()
     method = options.method or _method(options.weights)
     folder = run.workdir / "results"
     write_text(folder / f"{method}.csv", to_csv(results))

@@ -54,6 +54,11 @@ class Run:
         """Eq. (1) with the configured window, weight and similarity."""
         return functools.partial(registration_loss, **dataclasses.asdict(self.config.loss))
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task that plays a part, the target last."""
+        return (*self.sources, *([self.target] if self.target else []))
+
     def stage_weights(self, name: str) -> Path:
         """Where the stage of that name leaves its weights."""
         return self.workdir / name / "model.h5"
@@ -148,7 +153,12 @@ def open_run(config: Config, workdir: Path) -> Run:
         manifest.task(name)
     if len(set(sources)) < len(sources):
         raise UserError(f"`data.sources` ({', '.join(sources)}) must name each task once.")
-    return Run(config, Path(workdir), records, sources, _target(config, records))
+    run = Run(config, Path(workdir), records, sources, _target(config, records))
+    if config.data.verify:
+        for task in run.tasks:
+            for split in manifest.task(task).splits:
+                records.verify(task, split)
+    return run
 
 
 def _open_records(root: Any) -> Records:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfmetareg.checkpoint import Checkpoints, TrainState
 from tfmetareg.config import Finetune, Pretrain
+from tfmetareg.data.records import damage_named
 from tfmetareg.device import accelerator
 from tfmetareg.events import MetricsLog, Progress
 from tfmetareg.files import sha256
@@ -120,17 +121,18 @@ def train_stage(
         run.workdir / name, every=run.config.log_every, start=start, steps_per_epoch=steps_per_epoch
     )
     progress = Progress(name, total=total_steps, start=start, every=run.config.log_every)
-    watch = [training.watch(log)] if training.watch else []
     began = time.monotonic()
     try:
-        run_loop(
-            training.step_fn,
-            state,
-            total_steps=total_steps,
-            on_metrics=[log, progress, *watch],
-            checkpoints=checkpoints,
-            accelerator=accelerator(),
-        )
+        with damage_named(run.records, run.tasks):
+            watch = [training.watch(log)] if training.watch else []
+            run_loop(
+                training.step_fn,
+                state,
+                total_steps=total_steps,
+                on_metrics=[log, progress, *watch],
+                checkpoints=checkpoints,
+                accelerator=accelerator(),
+            )
     finally:
         progress.close()
         done = int(state.step.numpy())

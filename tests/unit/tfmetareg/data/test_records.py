@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import SIZE, shifted_pair
-from tfmetareg.data.records import Records, examples, pair_stream
+from tfmetareg.data.records import Records, damage_named, examples, pair_stream
 from tfmetareg.errors import UserError
-from tfmetareg.schema import decode_pair, encode_pair
+from tfmetareg.schema import decode_pair, encode_pair, parse_pair
+from tfmetareg.types import ImagePair
 
 
 def batches(dataset, count: int) -> np.ndarray:
@@ -31,6 +35,44 @@ def test_a_record_gives_back_every_value_of_its_pair():
     copy = decode_pair(encode_pair(original))
     for name, value in vars(original).items():
         assert np.array_equal(getattr(copy, name), value), name
+
+
+def labelled_pair():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    return ImagePair("a", "eye", image, 255 - image, moving_labels=image // 5, fixed_labels=image // 3)
+
+
+def test_labels_come_back_as_they_were():
+    pair = labelled_pair()
+    copy = decode_pair(encode_pair(pair))
+    np.testing.assert_array_equal(copy.moving_labels, pair.moving_labels)
+    np.testing.assert_array_equal(copy.fixed_labels, pair.fixed_labels)
+    parsed = parse_pair(encode_pair(pair))
+    assert parsed["moving_labels"].shape == parsed["moving"].shape == (3, 4, 1)
+    bare = dataclasses.replace(pair, moving_labels=None, fixed_labels=None)
+    assert decode_pair(encode_pair(bare)).fixed_labels is None
+
+
+def test_records_of_before_there_were_labels_still_read():
+    example = tf.train.Example.FromString(encode_pair(labelled_pair()))
+    for name in ("moving_labels", "fixed_labels"):
+        del example.features.feature[name]
+    old = decode_pair(example.SerializeToString())
+    assert (old.moving_labels, old.fixed_labels) == (None, None)
+    np.testing.assert_array_equal(old.moving, labelled_pair().moving)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"moving_labels": None}, "labels of one image only"),
+        ({"moving_labels": np.zeros((3, 4), np.int32)}, "must be uint8"),
+        ({"fixed_labels": np.zeros((4, 3), np.uint8)}, "must be uint8"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        encode_pair(dataclasses.replace(labelled_pair(), **wrong))
 
 
 def test_every_pair_is_read_once_with_its_landmarks(records):
@@ -84,6 +126,56 @@ def test_a_damaged_shard_is_named(records_root, tmp_path, damage):
         shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(UserError, match="task_a-train.tfrecord-00001-of-00002: damaged shard"):
         Records(root).shards("task_a", "train")
+
+
+def damaged_copy(records_root, folder, damage) -> Records:
+    """The records with one shard of task_a changed in place, of the size that the manifest names."""
+    shutil.copytree(records_root, folder)
+    shard = folder / "task_a-train.tfrecord-00001-of-00002"
+    content = bytearray(shard.read_bytes())
+    damage(content)
+    shard.write_bytes(content)
+    return Records(folder)
+
+
+def flip_a_bit_of_the_second_record(content: bytearray) -> None:
+    length = int.from_bytes(content[:8], "little")
+    content[16 + length + 12 + 100] ^= 1
+
+
+def end_with_the_first_record(content: bytearray) -> None:
+    """As a reader sees it that asks for the size before the cut, and reads after it."""
+    del content[16 + int.from_bytes(content[:8], "little") :]
+
+
+@pytest.mark.parametrize("read", [examples, functools.partial(pair_stream, batch_size=1, seed=0)])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (flip_a_bit_of_the_second_record, "record 1 is damaged"),
+        (end_with_the_first_record, "ends after record 0, of 3 records"),
+    ],
+)
+def test_reading_a_damaged_shard_names_it_and_the_record(
+    records_root, tmp_path, damage, said, read, monkeypatch
+):
+    records = damaged_copy(records_root, tmp_path / "records", damage)
+    paths = [
+        str(records.root / shard.file) for shard in records.manifest.task("task_a").splits["train"].shards
+    ]
+    monkeypatch.setattr(Records, "shards", lambda self, task, split: paths)
+    with pytest.raises(UserError) as caught, damage_named(records, ["task_b", "task_a"]):
+        for _ in read(records, "task_a", "train").take(20):
+            pass
+    assert f"task_a-train.tfrecord-00001-of-00002: {said}" in str(caught.value)
+    assert str(caught.value).endswith("build task `task_a` again with --overwrite.")
+
+
+def test_verifying_finds_what_has_another_digest(records_root, tmp_path):
+    records = damaged_copy(records_root, tmp_path / "records", flip_a_bit_of_the_second_record)
+    records.verify("task_b", "train")
+    with pytest.raises(UserError, match="00001-of-00002: damaged shard .another SHA-256"):
+        records.verify("task_a", "train")
 
 
 def test_a_missing_folder_names_the_command_that_makes_it(tmp_path):
