@@ -3,8 +3,10 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PEER := .venv-pytorch
+PEER_STAMP := $(PEER)/.installed
 
-.PHONY: setup demo test real lint lock clean
+.PHONY: setup demo test bench bench-pytorch real lint lock clean
 
 setup: $(STAMP)
 
@@ -20,6 +22,21 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest
+
+# Under half an hour; BENCH holds options, see benchmarks/README.md.
+BENCH ?=
+
+bench: setup
+	@$(MAKE) --no-print-directory bench-pytorch || echo "The PyTorch peer could not be installed: left out."
+	$(PY) -m benchmarks $(BENCH)
+
+bench-pytorch: $(PEER_STAMP)
+
+$(PEER_STAMP): benchmarks/requirements-pytorch.txt scripts/make_venv.sh
+	@echo "Installing the PyTorch peer into $(PEER): a minute or two, once."
+	@sh scripts/make_venv.sh $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 # About a quarter of an hour; see docs/results/real.
 DATA ?= ../shared/data
@@ -38,4 +55,4 @@ lock:
 		--no-emit-index-url --no-emit-find-links --extra dev setup.cfg -o requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(PEER) build *.egg-info

@@ -1,0 +1,214 @@
+"""What is compared with what: the contenders and the cases."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parents[1]
+FEATURES = [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
+# The tasks on disk, and the pairs of each, which are also those of a fine-tuning epoch.
+SOURCES = ("one", "two", "three")
+TARGET = "target"
+PAIRS = 20
+
+_PYTORCH = ROOT / ".venv-pytorch" / "bin" / "python"
+_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One process in one environment.
+
+    Attributes:
+        title: for the tables.
+        module: within `benchmarks.contenders`.
+        python: its interpreter.
+        environment: variables set for it.
+        options: added to those of each case.
+        ours: the others are compared with it.
+    """
+
+    title: str
+    module: str
+    python: Path = Path(sys.executable)
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ours: bool = False
+
+
+def _ours(precision: str) -> Contender:
+    options = {"precision": precision}
+    return Contender(f"tfmetareg, {precision}", "tfmetareg_contender", options=options, ours=True)
+
+
+CONTENDERS = {
+    "ours": Contender("tfmetareg, train.py as it comes", "tfmetareg_contender", ours=True),
+    "ours_mixed": _ours("mixed_bfloat16"),
+    "ours_float32": _ours("float32"),
+    "keras": Contender("voxelmorph 0.2, Keras", "keras_peer"),
+    "keras_onednn": Contender("voxelmorph 0.2, Keras, oneDNN on", "keras_peer", environment=_ONEDNN),
+    "pytorch": Contender("voxelmorph 0.2, PyTorch", "pytorch_peer", python=_PYTORCH),
+    "records": Contender("tfmetareg, records", "readers", ours=True),
+    "png": Contender("PNG files through tf.data", "readers"),
+    "raw_scan": Contender("TFRecordDataset alone", "readers"),
+    "machine": Contender("ceiling", "ceilings", environment=_ONEDNN),
+}
+_OURS = ("ours_mixed", "ours_float32")
+_PEERS = ("keras", "keras_onednn", "pytorch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """The same work for several contenders.
+
+    Attributes:
+        name: for `--only` and the JSON file.
+        title: for the tables.
+        work: name of the work within the contenders; None: each one's own name.
+        contenders: who takes part, in the order of their turns.
+        options: what the work gets told.
+        count: how many units of work a repetition holds.
+        unit: what is counted.
+        measure: the value that the case is about: "seconds" (per unit) or another key of the reply.
+        fresh: each repetition in a new process, timed from its start.
+        repetitions: how many, where not as many as asked for.
+    """
+
+    name: str
+    title: str
+    work: Optional[str]
+    contenders: tuple[str, ...]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    count: int = 1
+    unit: str = "run"
+    measure: str = "seconds"
+    fresh: bool = False
+    repetitions: Optional[int] = None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it reads files."""
+        return self.work in ("training", "finetune_epoch", "start_up", None)
+
+
+def _meta_step(
+    size: int, batch: int, tasks: int, inner_steps: int, repetitions: Optional[int] = None
+) -> Case:
+    options = {"size": size, "batch": batch, "tasks": tasks, "inner_steps": inner_steps}
+    return Case(
+        f"meta_step_{size}_b{batch}",
+        f"Gradient step within a meta-step (m = {tasks}, k = {inner_steps}), {size}×{size}, batch {batch}",
+        "meta_step",
+        (*_OURS, *_PEERS),
+        options,
+        tasks * inner_steps,
+        "gradient step",
+        repetitions=repetitions,
+    )
+
+
+def _finetune(size: int, pairs: int) -> Case:
+    return Case(
+        f"finetune_{size}",
+        f"Fine-tuning epoch of {pairs} pairs, data feeding included, {size}×{size}, batch 1",
+        "finetune_epoch",
+        (*_OURS, "keras", "pytorch"),
+        {"size": size, "pairs": pairs},
+        pairs,
+        "gradient step",
+    )
+
+
+def _register(size: int) -> Case:
+    return Case(
+        f"register_{size}",
+        f"Registering one pair in a warm process, {size}×{size}",
+        "register",
+        (*_OURS, *_PEERS),
+        {"size": size},
+        unit="pair",
+    )
+
+
+def _peak_memory(inner_steps: int, *peers: str) -> Case:
+    # Of `training`, the one meta-step before those that are timed.
+    return Case(
+        f"memory_400_k{inner_steps}",
+        f"Peak memory of a fresh process after a meta-step (m = 3, k = {inner_steps}), 400×400, batch 1",
+        "training",
+        (*_OURS, *peers),
+        {"size": 400, "batch": 1, "tasks": 3, "inner_steps": inner_steps, "meta_steps": 0},
+        measure="max_rss_mib",
+        fresh=True,
+        repetitions=1,
+    )
+
+
+_CEILINGS = (
+    Case(
+        "matrix_product_float32",
+        "Matrix products, float32",
+        "matrix_product",
+        ("machine",),
+        {"dtype": "float32"},
+        measure="flops_per_second",
+    ),
+    Case(
+        "matrix_product_bfloat16",
+        "Matrix products, bfloat16",
+        "matrix_product",
+        ("machine",),
+        {"dtype": "bfloat16"},
+        measure="flops_per_second",
+    ),
+    Case("memory_traffic", "Memory traffic", "memory", ("machine",), measure="bytes_per_second"),
+)
+
+CASES = (
+    *_CEILINGS,
+    _meta_step(128, 1, 3, 10),
+    _meta_step(128, 8, 3, 2),
+    _meta_step(400, 1, 3, 3),
+    _meta_step(400, 8, 1, 2, repetitions=3),
+    _finetune(128, 20),
+    _finetune(400, 10),
+    _register(128),
+    _register(400),
+    Case(
+        "waiting_400",
+        "Waiting for data: meta-steps (m = 3, k = 2) on episodes from records, 400×400, batch 1",
+        "training",
+        _OURS,
+        {"size": 400, "batch": 1, "tasks": 3, "inner_steps": 2, "meta_steps": 6},
+        36,
+        "gradient step",
+        measure="waiting_percent",
+    ),
+    Case(
+        "reading_400",
+        "Reading pairs in a random order, 400×400",
+        None,
+        ("records", "png", "raw_scan"),
+        {"size": 400, "reads": 600},
+        600,
+        "pair",
+    ),
+    Case(
+        "start_up_128",
+        "From the start of a process to the end of its first meta-step (m = 3, k = 10), 128×128, batch 1",
+        "start_up",
+        ("ours", "keras", "pytorch"),
+        {"size": 128, "batch": 1, "tasks": 3, "inner_steps": 10},
+        unit="start",
+        fresh=True,
+    ),
+    _peak_memory(1, "keras"),
+    _peak_memory(10, "keras", "pytorch"),
+    _peak_memory(50, "keras"),
+)
+
+# What a test can afford.
+QUICK_CASES = (*_CEILINGS, _meta_step(128, 1, 2, 2), _register(128))

@@ -1,0 +1,1 @@
+"""What is measured: each module is a worker process of its own, in its own environment."""
