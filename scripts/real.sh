@@ -12,13 +12,6 @@ config=${CONFIG:-configs/real.yaml}
 size=${SIZE:-"128 128"}
 records=$work/records
 
-cut() { # folder pattern channel task
-    [ -d "$data/$1" ] || return 0
-    [ -f "$work/slices/$4/pairs.csv" ] || "$python" scripts/slice_volumes.py \
-        --volumes "$data/$1/$2" --channel "$3" --task "$4" --output "$work/slices/$4"
-    build pairs "$work/slices/$4" source "$4"
-}
-
 build() { # source input role task [options]
     source=$1 input=$2 role=$3 task=$4
     shift 4
@@ -28,10 +21,10 @@ build() { # source input role task [options]
     fi
 }
 
-cut Task01_BrainMS 'imagesTr/*.nii.gz' 1 brain_t1w
-cut Task01_BrainMS 'imagesTr/*.nii.gz' 2 brain_t1gd
-cut Task01_BrainMS 'imagesTr/*.nii.gz' 3 brain_t2w
-cut Task03_AbdomenCT 'imagesTr/*.nii.gz' 0 abdomen_ct
+for modality in t1w t1gd t2w; do
+    build decathlon "$data/Task01_BrainMS" source brain_$modality --modalities $modality
+done
+build decathlon "$data/Task03_AbdomenCT" source abdomen_ct
 build unpaired "$data/octa_6mm/images" source octa_6mm
 build unpaired "$data/oasis2d" source oasis_t1w
 build pairs "$data/octa_scp" target octa_scp

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import io
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Optional
@@ -18,12 +19,23 @@ from tfmetareg.losses import local_ncc
 from tfmetareg.steps import LossFn
 from tfmetareg.types import PairBatch
 
+# Measures that not every pair has, before and after registration.
+_OPTIONAL = {
+    "distance_before_px": "distance_px",
+    "distance_before_mm": "distance_mm",
+    "dice_before": "dice",
+}
+
 Register = Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PairResult:
-    """One pair's figures, before and after registration; distances are None without landmarks."""
+    """One pair's figures, before and after registration.
+
+    Distances are None without landmarks, those in mm also without spacing; Dice is None where no
+    pixel of either image has a label.
+    """
 
     key: str
     subject: str
@@ -37,6 +49,10 @@ class PairResult:
     seconds: float
     loss: float
     landmarks: int
+    distance_before_mm: Optional[float] = None
+    distance_mm: Optional[float] = None
+    dice_before: Optional[float] = None
+    dice: Optional[float] = None
 
 
 def undeformed(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -55,10 +71,12 @@ class Evaluator:
             loss_fn: (pair, warped, displacement) -> LossTerms.
         """
         self._register = tf.function(register)
-        # The number of landmarks varies from pair to pair; without this, each number would be traced.
-        self._measure = tf.function(functools.partial(_measure, loss_fn), reduce_retracing=True)
+        # Traces and warms up, so that no pair's time holds it.
+        registered = self._register(_batch(next(iter(examples))))
+        # The number of landmarks varies from pair to pair; without a signature, each number would be traced.
+        signature = [examples.element_spec, *map(tf.TensorSpec.from_tensor, registered)]
+        self._measure = tf.function(functools.partial(_measure, loss_fn), input_signature=signature)
         self._examples = examples
-        self._register(_batch(next(iter(examples))))  # Traces and warms up, so that no pair's time holds it.
 
     def __call__(self) -> list[PairResult]:
         """Registers and measures every pair."""
@@ -85,16 +103,16 @@ class Evaluator:
         warped, displacement = self._register(pair)
         displacement.numpy()
         seconds = time.perf_counter() - began
-        landmarks = [example["fixed_landmarks"], example["moving_landmarks"]]
-        measured = self._measure(pair, warped, displacement, *landmarks)
+        measured = self._measure(example, warped, displacement)
         values: dict[str, Optional[float]] = {name: float(value) for name, value in measured.items()}
-        if not len(landmarks[0]):
-            values.update(distance_px=None, distance_before_px=None)
+        for before, after in _OPTIONAL.items():
+            if math.isnan(values[before]):  # Undefined before: the pair has no landmarks, spacing or labels.
+                values.update({before: None, after: None})
         result = PairResult(
             key=example["key"].numpy().decode(),
             subject=example["subject"].numpy().decode(),
             seconds=seconds,
-            landmarks=len(landmarks[0]),
+            landmarks=len(example["fixed_landmarks"]),
             **values,
         )
         return result, warped, displacement
@@ -115,15 +133,17 @@ def summary(results: list[PairResult]) -> dict[str, Any]:
     return {
         "pairs": len(results),
         "distance_px": distance,
+        "distance_mm": _optional_spread(results, "distance_mm", "distance_before_mm"),
         "ncc": _spread(results, "ncc", "ncc_before"),
         "local_ncc": _spread(results, "local_ncc", "local_ncc_before"),
+        "dice": _optional_spread(results, "dice", "dice_before"),
         "folding_percent": {"mean": float(np.mean(folding)), "max": float(np.max(folding))},
         "seconds_per_pair": {"median": float(np.median([result.seconds for result in results]))},
     }
 
 
 def to_csv(results: list[PairResult]) -> str:
-    """One line per pair, with a header; an empty field where a pair has no landmarks."""
+    """One line per pair, with a header; an empty field where a measure does not apply."""
     names = [field.name for field in dataclasses.fields(PairResult)]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -142,20 +162,24 @@ def _spread(results: list[PairResult], after: str, before: str) -> dict[str, flo
     }
 
 
+def _optional_spread(results: list[PairResult], after: str, before: str) -> Optional[dict[str, float]]:
+    """`_spread` over the pairs that have the measure; None where none has."""
+    measured = [result for result in results if getattr(result, before) is not None]
+    return _spread(measured, after, before) if measured else None
+
+
 def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
     return PairBatch(example["moving"][None], example["fixed"][None])
 
 
 def _measure(
-    loss_fn: LossFn,
-    pair: PairBatch,
-    warped: tf.Tensor,
-    displacement: tf.Tensor,
-    fixed_landmarks: tf.Tensor,
-    moving_landmarks: tf.Tensor,
+    loss_fn: LossFn, example: dict[str, tf.Tensor], warped: tf.Tensor, displacement: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """All measures of a batch of one, as scalars; distances are NaN without landmarks."""
-    undeformed_field = tf.zeros_like(displacement[0])
+    """All measures of a batch of one, as scalars; NaN where one does not apply."""
+    pair = _batch(example)
+    landmarks = example["fixed_landmarks"], example["moving_landmarks"]
+    labels = example["fixed_labels"], example["moving_labels"]
+    after, before = displacement[0], tf.zeros_like(displacement[0])
     values = {
         "ncc_before": metrics.ncc(pair.fixed, pair.moving),
         "ncc": metrics.ncc(pair.fixed, warped),
@@ -165,7 +189,11 @@ def _measure(
     }
     return {
         **{name: value[0] for name, value in values.items()},
-        "distance_before_px": metrics.landmark_distance(undeformed_field, fixed_landmarks, moving_landmarks),
-        "distance_px": metrics.landmark_distance(displacement[0], fixed_landmarks, moving_landmarks),
+        "distance_before_px": metrics.landmark_distance(before, *landmarks),
+        "distance_px": metrics.landmark_distance(after, *landmarks),
+        "distance_before_mm": metrics.landmark_distance(before, *landmarks, example["moving_spacing"]),
+        "distance_mm": metrics.landmark_distance(after, *landmarks, example["moving_spacing"]),
+        "dice_before": metrics.dice(before, *labels),
+        "dice": metrics.dice(after, *labels),
         "loss": loss_fn(pair, warped, displacement).total,
     }

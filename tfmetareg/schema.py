@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
-from tfmetareg.types import ImagePair
+from tfmetareg.types import ImagePair, no_alignment
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -31,6 +31,11 @@ _FEATURES = {
     "fixed_landmarks": tf.io.FixedLenSequenceFeature([2], tf.float32, allow_missing=True),
     "moving_spacing": tf.io.FixedLenFeature([2], tf.float32),
     "fixed_spacing": tf.io.FixedLenFeature([2], tf.float32),
+    # Empty where there are none, and absent from records of before there were any.
+    "moving_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    "fixed_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    # The identity in records of before there was any.
+    "alignment": tf.io.FixedLenFeature([2, 3], tf.float32, default_value=no_alignment().tolist()),
 }
 
 
@@ -38,15 +43,17 @@ def encode_pair(pair: ImagePair) -> bytes:
     """Serializes a preprocessed pair; the images are stored as they are, without loss.
 
     Args:
-        pair: moving and fixed uint8, both (height, width); `split` and `task`
-            are told by the shard's name, not stored.
+        pair: moving and fixed uint8, both (height, width), and their labels,
+            if any, too; `split` and `task` are told by the shard's name, not
+            stored.
 
     Returns:
-        A serialized `tf.train.Example`. Unknown spacing is stored as NaN.
+        A serialized `tf.train.Example`. Unknown spacing is stored as NaN,
+        labels that there are not as an empty string.
 
     Raises:
-        ValueError: images not uint8 or of different shapes, or landmarks that
-            do not match in number.
+        ValueError: images or labels not uint8 or of different shapes, labels
+            of one image only, or landmarks that do not match in number.
     """
     for name in ("moving", "fixed"):
         if getattr(pair, name).dtype != np.uint8:
@@ -60,6 +67,7 @@ def encode_pair(pair: ImagePair) -> bytes:
             f"{pair.key}: {len(pair.moving_landmarks)} moving and {len(pair.fixed_landmarks)} "
             "fixed landmarks must match in number."
         )
+    _check_labels(pair)
     height, width = pair.moving.shape
     unknown = (np.nan, np.nan)
     features = {
@@ -73,9 +81,26 @@ def encode_pair(pair: ImagePair) -> bytes:
         "fixed_landmarks": _floats(pair.fixed_landmarks),
         "moving_spacing": _floats(pair.moving_spacing or unknown),
         "fixed_spacing": _floats(pair.fixed_spacing or unknown),
+        "moving_labels": _bytes(_label_bytes(pair.moving_labels)),
+        "fixed_labels": _bytes(_label_bytes(pair.fixed_labels)),
+        "alignment": _floats(pair.alignment),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
+
+
+def _check_labels(pair: ImagePair) -> None:
+    if (pair.moving_labels is None) != (pair.fixed_labels is None):
+        raise ValueError(f"{pair.key}: labels of one image only; both or neither must have some.")
+    for labels in (pair.moving_labels, pair.fixed_labels):
+        if labels is not None and (labels.dtype != np.uint8 or labels.shape != pair.fixed.shape):
+            raise ValueError(
+                f"{pair.key}: labels must be uint8 {pair.fixed.shape}, got {labels.dtype} {labels.shape}."
+            )
+
+
+def _label_bytes(labels: Optional[np.ndarray]) -> bytes:
+    return b"" if labels is None else np.ascontiguousarray(labels).tobytes()
 
 
 def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -87,11 +112,13 @@ def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     Returns:
         key, subject (string scalars); moving, fixed (uint8, (height, width, 1));
         moving_landmarks, fixed_landmarks (float32, (n, 2), (row, column));
-        moving_spacing, fixed_spacing (float32, (2,), mm, NaN where unknown).
+        moving_spacing, fixed_spacing (float32, (2,), mm, NaN where unknown);
+        moving_labels, fixed_labels (uint8, (height, width, 1), or
+        (height, width, 0) where there are none); alignment (float32, (2, 3)).
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
-    shape = tf.stack([record.pop("height"), record.pop("width"), 1])
-    for name in ("moving", "fixed"):
+    shape = tf.stack([record.pop("height"), record.pop("width"), -1])
+    for name in ("moving", "fixed", "moving_labels", "fixed_labels"):
         record[name] = tf.reshape(tf.io.decode_raw(record[name], tf.uint8), shape)
     return record
 
@@ -104,6 +131,9 @@ def decode_pair(serialized: bytes) -> ImagePair:
         value = record[name]
         return None if np.isnan(value).any() else (float(value[0]), float(value[1]))
 
+    def labels(name: str) -> Optional[np.ndarray]:
+        return record[name][..., 0] if record[name].size else None
+
     return ImagePair(
         key=record["key"].decode(),
         subject=record["subject"].decode(),
@@ -113,6 +143,9 @@ def decode_pair(serialized: bytes) -> ImagePair:
         fixed_landmarks=record["fixed_landmarks"],
         moving_spacing=spacing("moving_spacing"),
         fixed_spacing=spacing("fixed_spacing"),
+        moving_labels=labels("moving_labels"),
+        fixed_labels=labels("fixed_labels"),
+        alignment=record["alignment"],
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class PairBatch(NamedTuple):
-    """A batch of image pairs: float32 in [0, 1], each (batch, height, width, 1)."""
+    """A batch of image pairs, each (batch, height, width, 1): float32 in [0, 1], or uint8 as stored."""
 
     moving: object
     fixed: object
@@ -19,7 +19,8 @@ class Episode(NamedTuple):
     """One meta-step's data: moving and fixed (m, k, batch, height, width, 1).
 
     Row t holds the k batches of the t-th sampled task, in the order in which
-    the inner loop takes them. float32 in [0, 1].
+    the inner loop takes them. float32 in [0, 1], or uint8 as stored: a quarter
+    of the memory, for all the m k batches that wait while one is used.
     """
 
     moving: object
@@ -39,6 +40,11 @@ def no_landmarks() -> np.ndarray:
     return np.zeros((0, 2), np.float32)
 
 
+def no_alignment() -> np.ndarray:
+    """Alignment of a pair that was not aligned: the identity, float32 (2, 3)."""
+    return np.eye(2, 3, dtype=np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class ImagePair:
     """One pair of 2D images as a source delivers it, or as a record holds it.
@@ -51,6 +57,10 @@ class ImagePair:
         moving_landmarks, fixed_landmarks: float32 (n, 2), (row, column) in
             pixels of the image beside them, row i matching row i; n may be 0.
         moving_spacing, fixed_spacing: pixel size (row, column) in mm, or None.
+        moving_labels, fixed_labels: uint8 (height, width) of the image beside
+            them, 0 for background, or None; both or neither.
+        alignment: float32 (2, 3), [A | t] in pixels, (row, column): what is at
+            p in `moving` was at A p + t before it was aligned to `fixed`.
         split: "train", "finetune" or "test" where the source prescribes it.
         task: task that the pair belongs to where the source prescribes it.
     """
@@ -63,5 +73,8 @@ class ImagePair:
     fixed_landmarks: np.ndarray = dataclasses.field(default_factory=no_landmarks)
     moving_spacing: Optional[tuple[float, float]] = None
     fixed_spacing: Optional[tuple[float, float]] = None
+    moving_labels: Optional[np.ndarray] = None
+    fixed_labels: Optional[np.ndarray] = None
+    alignment: np.ndarray = dataclasses.field(default_factory=no_alignment)
     split: Optional[str] = None
     task: Optional[str] = None

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NoReturn, Optional
 
 from tfmetareg.errors import UserError
+from tfrecords_builder.options import add_preprocessing_options, requested_preprocessing
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.base import Request, number
-from tfrecords_builder.splits import LEARNING_SPLIT
+from tfrecords_builder.splits import LEARNING_SPLIT, SplitFile, read_splits
+from tfrecords_builder.workers import available_cpus
 
 _COMMANDS = {
     "build": "read a source and add its tasks to the records in --output",
@@ -33,6 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = arguments[:1]
     try:
         options = parse_arguments(arguments)
         {"build": _build, "validate": _validate, "inspect": _inspect}[options.command](options)
@@ -41,7 +44,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was published.", file=sys.stderr)
+        further = " Run the same command again to go on." if command == ["build"] else ""
+        print(f"error: interrupted; nothing was published.{further}", file=sys.stderr)
         return 130
     except Exception:  # noqa: BLE001 - the one place that turns a failure of ours into a status
         traceback.print_exc()
@@ -50,7 +54,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parses a command line; options of the chosen source only are known."""
+    """Parses a command line; options of the chosen source only are known.
+
+    What follows `--` is for Beam and is kept as `pipeline_options`.
+    """
+    arguments, pipeline_options = _divided(arguments)
     source = _named_source(arguments)
     parser = _Parser(prog="python -m tfrecords_builder", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{build,validate,inspect}")
@@ -62,7 +70,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         _add_source_options(command, source)
         if name == "build":
             _add_output_options(command)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.pipeline_options = pipeline_options
+    if pipeline_options and getattr(options, "engine", None) != "beam":
+        parser.error("options after `--` are for `--engine beam`")
+    return options
+
+
+def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is before the first `--`, and what is behind it."""
+    arguments = list(arguments)
+    where = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:where], arguments[where + 1 :]
 
 
 def _named_source(arguments: Sequence[str]) -> Optional[str]:
@@ -105,8 +124,19 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
         help="share of the subjects to hold out where the source does not say (default: 0.2)",
     )
     parser.add_argument(
-        "--no-equalize", action="store_true", help="scale intensities only, leave the histogram"
+        "--splits",
+        type=Path,
+        metavar="FILE",
+        help="CSV file that says the split of each pair: columns `subject,split` or `key,split`",
     )
+    parser.add_argument(
+        "--workers",
+        type=number(int, 1, 1024),
+        default=available_cpus(),
+        metavar="N",
+        help="processes, at most; the records do not depend on it (default: as many as there are processors)",
+    )
+    add_preprocessing_options(parser.add_argument_group("preprocessing"))
     if source is not None and SOURCES[source].options:
         group = parser.add_argument_group(f"options of --source {source}")
         for option in SOURCES[source].options:
@@ -125,6 +155,13 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         help="files per split, at most (default: 4)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace tasks that are there already")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "beam"],
+        default="local",
+        help="what runs the work: processes of this machine, or Apache Beam, whose own options follow `--`: "
+        "`-- --runner=FlinkRunner ...` (default: local)",
+    )
 
 
 def _add_inspect_options(parser: argparse.ArgumentParser) -> None:
@@ -154,16 +191,6 @@ def _request(options: argparse.Namespace) -> Request:
     )
 
 
-def _preprocessing(options: argparse.Namespace, request: Request):
-    from tfrecords_builder.preprocess import Preprocessing
-
-    return Preprocessing(
-        image_size=request.image_size,
-        equalize=not options.no_equalize,
-        colour=request.options.get("colour", "green"),
-    )
-
-
 def _build(options: argparse.Namespace) -> None:
     from tfrecords_builder.build import build
 
@@ -171,13 +198,39 @@ def _build(options: argparse.Namespace) -> None:
     build(
         SOURCES[options.source].tasks(request),
         options.output,
-        preprocessing=_preprocessing(options, request),
+        preprocessing=requested_preprocessing(options, request),
         shards=options.shards,
         seed=options.seed,
         test_fraction=options.test_fraction,
+        splits=_splits(options, request),
         overwrite=options.overwrite,
         problems=request.problems,
+        inputs=_inputs(options),
+        workers=options.workers,
+        engine=_engine(options),
     )
+
+
+def _splits(options: argparse.Namespace, request: Request) -> Optional[SplitFile]:
+    """What `--splits` says; its mistakes are told together with those of the input."""
+    with request.problems.collected():
+        return options.splits and read_splits(options.splits)
+    return None
+
+
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    """Every file and folder that the options name to be read."""
+    return [
+        value for name, value in sorted(vars(options).items()) if isinstance(value, Path) and name != "output"
+    ]
+
+
+def _engine(options: argparse.Namespace):
+    if options.engine == "local":
+        return None
+    from tfrecords_builder.beam import beam_engine
+
+    return beam_engine(options.workers, options.pipeline_options)
 
 
 def _validate(options: argparse.Namespace) -> None:
@@ -186,21 +239,25 @@ def _validate(options: argparse.Namespace) -> None:
     request = _request(options)
     validate(
         SOURCES[options.source].tasks(request),
-        preprocessing=_preprocessing(options, request),
+        preprocessing=requested_preprocessing(options, request),
         seed=options.seed,
         test_fraction=options.test_fraction,
+        splits=_splits(options, request),
         problems=request.problems,
+        workers=options.workers,
     )
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from tfrecords_builder.contact_sheet import PAIRS_PER_SPLIT, draw_contact_sheet
-    from tfrecords_builder.inspection import inspect_records, table
+    from tfrecords_builder.inspection import inspect_records, notes, table
 
     manifest, summaries = inspect_records(options.records, examples=PAIRS_PER_SPLIT if options.figure else 0)
     height, width = manifest.image_shape
     print(f"{options.records}: images of {height} x {width}, every shard verified.")
     print(table(summaries))
+    for line in notes(summaries, width):
+        print(line)
     if options.figure:
         draw_contact_sheet(summaries, options.figure)
         print(f"contact sheet: {options.figure}")

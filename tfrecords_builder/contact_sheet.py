@@ -60,6 +60,7 @@ def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
     axes[2].set_xlabel(pair.key[-24:], fontsize=6)
     for axis, image in zip(axes, (pair.moving, pair.fixed, overlay)):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_autoscale_on(False)  # An aligned landmark may lie outside the image.
         axis.set_xticks([])
         axis.set_yticks([])
     for name, axis, mark in (("moving", axes[0], "+"), ("fixed", axes[1], "o")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tfmetareg.errors import UserError
+from tfrecords_builder.volumes import parse_place, read_slice
 
 FORMATS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".nii", ".nii.gz", ".npy")
 COLOURS = ("green", "luminance")
@@ -31,12 +33,14 @@ def stem(path: Path) -> str:
 def read_image(path: Path, colour: str = "green") -> np.ndarray:
     """Reads a PNG, TIFF, JPEG, NumPy or NIfTI file as one 2D image.
 
-    The array of a NIfTI file is transposed, so that its first axis (i) runs
+    The array of a 2D NIfTI file is transposed, so that its first axis (i) runs
     along the columns and its second (j) along the rows: a landmark x,y is
-    voxel (i,j). Orientation flags of camera files are not applied.
+    voxel (i,j). Slices of volumes are turned as `volumes` tells. Orientation
+    flags of camera files are not applied.
 
     Args:
-        path: of the file.
+        path: of the file, or a slice of a NIfTI volume: `volume.nii.gz#12`,
+            of channel 1 of a 4D one `volume.nii.gz#12,1`.
         colour: what stands for a colour image: "green", the channel in which
             retinal vessels have the highest contrast, or "luminance".
 
@@ -48,8 +52,13 @@ def read_image(path: Path, colour: str = "green") -> np.ndarray:
         UserError: missing, unknown format, unreadable or cut short, not 2D,
             smaller than 8 pixels, holding NaN or infinity, or constant.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
+    place = parse_place(path)
+    if place is not None:
+        image, _ = read_slice(place)
+        check_image(image, str(path))
+        return image
+    if not os.path.isfile(path):  # Path.is_file raises where a folder above may not be entered.
+        raise UserError(f"{path}: {_what_instead(path)}")
     if not is_image(path):
         raise UserError(f"{path}: unknown image format; use one of {', '.join(FORMATS)}.")
     try:
@@ -65,6 +74,14 @@ def read_image(path: Path, colour: str = "green") -> np.ndarray:
     return image
 
 
+def _what_instead(path: Path) -> str:
+    if os.path.isdir(path):
+        return "is a folder; name an image file."
+    if os.path.islink(path):
+        return "a link that leads nowhere or in circles; link to an image file."
+    return "no such file; put it there, or correct its name."
+
+
 def check_image(image: np.ndarray, where: str) -> None:
     """Refuses what cannot be registered.
 
@@ -73,12 +90,15 @@ def check_image(image: np.ndarray, where: str) -> None:
     """
     if image.ndim != 2:
         raise UserError(
-            f"{where}: must be one 2D image, got an array of shape {image.shape}; cut slices first."
+            f"{where}: must be one 2D image, got an array of shape {image.shape}; "
+            "cut slices first, or name one of a NIfTI volume, as in `volume.nii.gz#12`."
         )
     if image.dtype.kind not in "buif":
-        raise UserError(f"{where}: intensities must be real numbers, got {image.dtype}.")
+        raise UserError(f"{where}: intensities must be real numbers, got {image.dtype}; convert it.")
     if min(image.shape) < _MIN_SIDE:
-        raise UserError(f"{where}: each side must have at least {_MIN_SIDE} pixels, got {image.shape}.")
+        raise UserError(
+            f"{where}: each side must have at least {_MIN_SIDE} pixels, got {image.shape}; remove it."
+        )
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{where}: holds NaN or infinity; replace those pixels or remove the image.")
     if image.min() == image.max():

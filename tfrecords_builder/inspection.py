@@ -17,6 +17,10 @@ from tfmetareg.schema import Manifest, Shard, Task, decode_pair
 from tfmetareg.types import ImagePair
 from tfrecords_builder.sources.base import Problems
 
+# How far apart corresponding points may be, as a share of the width, for the network to find them: measured
+# with the network and the settings of this project (docs/results/real). What is farther needs `--align`.
+NETWORK_REACH = 0.04
+
 
 @dataclasses.dataclass
 class Summary:
@@ -26,7 +30,7 @@ class Summary:
     split: str
     pairs: int = 0
     landmarks: int = 0
-    intensity: float = 0.0
+    histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     distances: list[float] = dataclasses.field(default_factory=list)
     subjects: set[str] = dataclasses.field(default_factory=set)
     examples: list[ImagePair] = dataclasses.field(default_factory=list)
@@ -35,7 +39,8 @@ class Summary:
         """Counts a pair in; keeps the first `examples` whole."""
         self.pairs += 1
         self.landmarks += len(pair.fixed_landmarks)
-        self.intensity += (float(pair.moving.mean()) + float(pair.fixed.mean())) / (2 * 255)
+        for image in (pair.moving, pair.fixed):
+            self.histogram += np.bincount(image.ravel(), minlength=256)
         self.subjects.add(pair.subject)
         if len(pair.fixed_landmarks):
             lengths = np.linalg.norm(pair.moving_landmarks - pair.fixed_landmarks, axis=1)
@@ -45,8 +50,7 @@ class Summary:
 
     def row(self) -> list[str]:
         """Cells of the printed table."""
-        split = self.task.splits[self.split]
-        distance = f"{np.mean(self.distances):.2f} ± {np.std(self.distances):.2f}" if self.distances else "-"
+        mean, deviation, zeros = self.intensity()
         return [
             self.task.name,
             self.task.role,
@@ -54,17 +58,48 @@ class Summary:
             self.split,
             str(self.pairs),
             str(len(self.subjects)),
-            str(len(split.shards)),
+            str(len(self.task.splits[self.split].shards)),
+            f"{mean:.3f} ± {deviation:.3f}",
+            f"{zeros:.0%}",
             f"{self.landmarks / max(self.pairs, 1):.1f}",
-            distance,
-            f"{self.intensity / max(self.pairs, 1):.3f}",
+            *(f"{value:.2f}" if self.distances else "-" for value in self.displacement()),
         ]
+
+    def intensity(self) -> tuple[float, float, float]:
+        """Mean and standard deviation over all pixels, in [0, 1], and the share of zeros."""
+        shares = self.histogram / max(self.histogram.sum(), 1)
+        values = np.arange(256) / 255
+        mean = shares @ values
+        return float(mean), float(np.sqrt(shares @ (values - mean) ** 2)), float(shares[0])
+
+    def displacement(self) -> tuple[float, float, float]:
+        """Median, 90th percentile and maximum over the pairs of their landmarks' mean distance, in pixels."""
+        if not self.distances:
+            return (float("nan"),) * 3
+        median, most, largest = np.percentile(self.distances, [50, 90, 100])
+        return float(median), float(most), float(largest)
+
+    def beyond_reach(self, width: int) -> int:
+        """How many pairs start farther apart than the network finds."""
+        return sum(distance > NETWORK_REACH * width for distance in self.distances)
 
 
 HEADER = [
-    "task", "role", "modality", "split", "pairs", "subjects", "shards",
-    "landmarks/pair", "distance px", "intensity",
+    "task", "role", "modality", "split", "pairs", "subjects", "shards", "intensity", "zeros",
+    "landmarks/pair", "distance px: median", "p90", "max",
 ]  # fmt: skip
+
+
+def notes(summaries: Sequence[Summary], width: int) -> list[str]:
+    """A line for each split of which pairs start beyond the network's reach."""
+    return [
+        f"note: task `{summary.task.name}`, split {summary.split}: {beyond} of {len(summary.distances)} "
+        f"pairs start more than {NETWORK_REACH * width:.1f} px apart ({NETWORK_REACH:.0%} of the width), "
+        "farther than the network finds; build with `--align affine`."
+        for summary in summaries
+        for beyond in [summary.beyond_reach(width)]
+        if beyond
+    ]
 
 
 def inspect_records(root: Union[str, os.PathLike], *, examples: int = 0) -> tuple[Manifest, list[Summary]]:

@@ -1,61 +1,116 @@
-"""The paper's preprocessing: one size, equalised histogram, intensities in [0, 1]."""
+"""What is done to each pair before it becomes a record: by default, as the paper does."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import sys
+from typing import Any, Optional
 
 import numpy as np
-import tensorflow as tf
 
-from tfmetareg._compat import tfa
+from tfmetareg.alignment import KINDS, align, resample, to_aligned
 from tfmetareg.errors import UserError
+from tfmetareg.schema import Manifest
 from tfmetareg.types import ImagePair
+from tfrecords_builder.geometry import Geometry, centred, inside, resized
 from tfrecords_builder.images import check_image
+from tfrecords_builder.intensity import CLAHE_CLIP_LIMIT, LEVELS, as_it_is, map_intensities, unit_range
+from tfrecords_builder.options import FITS, INTENSITIES, PERCENTILES
 from tfrecords_builder.tables import check_inside
 
 # Raised whenever the same input gives other records, so that old and new ones are never mixed.
-VERSION = 1
-
-# Grey levels of the histogram: below 4 HU each over the whole range of a CT.
-_LEVELS = 1024
-_PIXELS_PER_LEVEL = 512
-_CLIPPED_PERCENT = 0.1
-_BACKGROUND_SHARE_OF_RANGE = 0.03
-_MAX_BACKGROUND_OUTPUT = 0.1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done to each image.
+    """What is done to each image, and then to the pair.
 
     Attributes:
         image_size: (height, width) of the records.
-        equalize: whether the histogram is equalised.
+        fit: "resize" stretches the image to that size; "pad" and "crop" keep its pixels and put its middle
+            into the records' middle: "pad" refuses a larger image, "crop" cuts it.
+        intensity: "equalize" (histogram), "clahe" (adaptive, limited contrast), "percentile" (scaling
+            alone), or "none" (8 and 16 bit values and floats in [0, 1] as they are).
+        percentiles: (low, high) that become black and white; not used for "none".
+        spacing: pixel size in mm that each image is resampled to, None to leave it; not with "resize".
+        align: "none", or "rigid" or "affine" alignment of the moving to the fixed image.
         colour: what stands for a colour image when it is read.
     """
 
     image_size: tuple[int, int] = (400, 400)
-    equalize: bool = True
+    fit: str = "resize"
+    intensity: str = "equalize"
+    percentiles: tuple[float, float] = PERCENTILES
+    spacing: Optional[float] = None
+    align: str = "none"
     colour: str = "green"
 
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            UserError: an option out of its range, or two that exclude each other.
+        """
+        for name, known in (("fit", FITS), ("intensity", INTENSITIES), ("align", KINDS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"`{name}` must be one of {', '.join(known)}, got `{getattr(self, name)}`.")
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise UserError(
+                f"`percentiles` must be LOW below HIGH, both from 0 to 100, got {low:g} and {high:g}; "
+                "change them."
+            )
+        if self.spacing is not None and self.fit == "resize":
+            raise UserError(
+                "`--spacing` keeps a pixel size, which resizing would change; add `--fit crop` or `pad`."
+            )
+
     def describe(self) -> dict[str, Any]:
-        """What the manifest tells about it."""
+        """What the manifest tells about it; its values are plain JSON."""
+        scaled = self.intensity != "none"
         return {
             "version": VERSION,
-            "resize": "bilinear, antialiased, half-pixel centres",
-            "intensity": "histogram equalisation" if self.equalize else "percentile scaling",
-            "clipped_percent": _CLIPPED_PERCENT,
-            "equalize_levels": _LEVELS if self.equalize else None,
+            "fit": self.fit,
+            "interpolation": "bilinear, antialiased, half-pixel centres",
+            "intensity": self.intensity,
+            "percentiles": list(self.percentiles) if scaled else None,
+            "equalize_levels": LEVELS if self.intensity == "equalize" else None,
+            "clahe_clip_limit": CLAHE_CLIP_LIMIT if self.intensity == "clahe" else None,
+            "spacing_mm": self.spacing,
+            "align": self.align,
             "colour": self.colour,
         }
 
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> Preprocessing:
+        """Inverse of `describe`: what to do to a new image so that it is as those of the records.
+
+        Raises:
+            UserError: the records were made by another version of the preprocessing.
+        """
+        told = manifest.preprocessing
+        if told.get("version") != VERSION:
+            raise UserError(
+                f"manifest: preprocessing is of version {told.get('version')}, this program has {VERSION}; "
+                "build the records again."
+            )
+        return cls(
+            image_size=tuple(manifest.image_shape),
+            fit=told["fit"],
+            intensity=told["intensity"],
+            percentiles=tuple(told["percentiles"] or PERCENTILES),
+            spacing=told["spacing_mm"],
+            align=told["align"],
+            colour=told["colour"],
+        )
+
 
 def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
-    """Brings both images of a pair to the records' size and intensities.
+    """Brings both images of a pair to the records' size and intensities, and aligns them if asked to.
 
-    Images of different size are each resampled to the target size; landmarks
-    and spacing follow the resampling of their own image.
+    Images of different size are each brought there by themselves; landmarks,
+    labels and spacing follow. Landmarks that are cut off with the border of
+    either image are left out of both, and a line on stderr says so.
 
     Args:
         pair: raw images (height, width), any real dtype.
@@ -66,20 +121,117 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
 
     Raises:
         UserError: an image that is not 2D, finite and of varying intensity,
-            or landmarks outside their image or not equal in number.
+            does not fit or is of unknown spacing, or landmarks outside their
+            image or not equal in number.
     """
     check_pair(pair)
     changed: dict[str, Any] = {}
     for name in ("moving", "fixed"):
-        image = getattr(pair, name)
-        spacing = getattr(pair, f"{name}_spacing")
-        changed[name] = prepare_image(image, preprocessing, f"pair {pair.key}, {name} image")
-        changed[f"{name}_landmarks"] = resize_points(
-            getattr(pair, f"{name}_landmarks"), image.shape, preprocessing.image_size
-        )
+        image, labels = getattr(pair, name), getattr(pair, f"{name}_labels")
+        spacing, where = getattr(pair, f"{name}_spacing"), f"pair {pair.key}, {name} image"
+        geometry = image_geometry(image.shape, preprocessing, spacing, where)
+        changed[name] = _prepared(image, geometry, preprocessing, where)
+        changed[f"{name}_landmarks"] = geometry.points(getattr(pair, f"{name}_landmarks"))
         if spacing is not None:
-            changed[f"{name}_spacing"] = resize_spacing(spacing, image.shape, preprocessing.image_size)
-    return dataclasses.replace(pair, **changed)
+            changed[f"{name}_spacing"] = geometry.spacing(spacing)
+        if labels is not None:
+            changed[f"{name}_labels"] = geometry.labels(labels)
+    prepared = _with_landmarks_inside(dataclasses.replace(pair, **changed))
+    return align_pair(prepared, preprocessing.align)
+
+
+def prepare_image(
+    image: np.ndarray,
+    preprocessing: Preprocessing,
+    where: str = "image",
+    spacing: Optional[tuple[float, float]] = None,
+) -> np.ndarray:
+    """uint8 `image_size` of a raw image: brought to size, intensities mapped, then padded.
+
+    Args:
+        image: (height, width), any real dtype, finite, not constant.
+        preprocessing: what to do.
+        where: names the image in an error.
+        spacing: pixel size (row, column) in mm, if known.
+
+    Raises:
+        UserError: `where`, if the image is constant once it has that size,
+            does not fit, or its spacing is needed and unknown.
+    """
+    return _prepared(image, image_geometry(image.shape, preprocessing, spacing, where), preprocessing, where)
+
+
+def image_geometry(
+    shape: tuple[int, ...],
+    preprocessing: Preprocessing,
+    spacing: Optional[tuple[float, float]] = None,
+    where: str = "image",
+) -> Geometry:
+    """How an image of that shape comes to the records' size; arguments and errors as `prepare_image`."""
+    frame = preprocessing.image_size
+    if preprocessing.fit == "resize":
+        return resized(shape, frame)
+    scale = None
+    if preprocessing.spacing is not None:
+        if spacing is None:
+            raise UserError(
+                f"{where}: pixel size unknown, which `--spacing` needs; give it (for `pairs` in the columns "
+                "`moving_spacing,fixed_spacing`), or build without `--spacing`."
+            )
+        scale = spacing[0] / preprocessing.spacing, spacing[1] / preprocessing.spacing
+    covered = [round(side * factor) for side, factor in zip(shape, scale or (1, 1))]
+    if preprocessing.fit == "pad" and (covered[0] > frame[0] or covered[1] > frame[1]):
+        raise UserError(
+            f"{where}: {covered[0]} x {covered[1]} pixels are more than `--image-size "
+            f"{frame[0]} {frame[1]}`; make that larger, or use `--fit crop`."
+        )
+    return centred(shape, frame, scale)
+
+
+def _prepared(image: np.ndarray, geometry: Geometry, preprocessing: Preprocessing, where: str) -> np.ndarray:
+    unit = as_it_is(image, where) if preprocessing.intensity == "none" else unit_range(image)
+    content = geometry.resample(unit)
+    check_image(content, f"{where}, brought to {preprocessing.image_size} by `{preprocessing.fit}`")
+    unit = map_intensities(content, preprocessing.intensity, preprocessing.percentiles)
+    return geometry.pad(np.rint(255 * unit).astype(np.uint8))
+
+
+def align_pair(pair: ImagePair, kind: str) -> ImagePair:
+    """The pair with its moving image, labels and landmarks carried onto the fixed grid by an alignment.
+
+    Landmarks stay, even where they come to lie outside: what is measured before
+    and after is the same. The moving image then has the fixed one's spacing.
+
+    Args:
+        pair: uint8 images of one shape.
+        kind: as `alignment.align`.
+    """
+    if kind == "none":
+        return pair
+    alignment = align(pair.moving, pair.fixed, kind)
+    labels = pair.moving_labels
+    return dataclasses.replace(
+        pair,
+        moving=resample(pair.moving, alignment),
+        moving_landmarks=to_aligned(pair.moving_landmarks, alignment),
+        moving_labels=labels if labels is None else resample(labels, alignment, order=0),
+        moving_spacing=pair.fixed_spacing or pair.moving_spacing,
+        alignment=alignment,
+    )
+
+
+def _with_landmarks_inside(pair: ImagePair) -> ImagePair:
+    kept = inside(pair.moving_landmarks, pair.moving.shape) & inside(pair.fixed_landmarks, pair.fixed.shape)
+    if kept.all():
+        return pair
+    print(
+        f"note: pair {pair.key}: {(~kept).sum()} of {len(kept)} landmarks left out: cut off with the border "
+        "of an image.",
+        file=sys.stderr,
+    )
+    return dataclasses.replace(
+        pair, moving_landmarks=pair.moving_landmarks[kept], fixed_landmarks=pair.fixed_landmarks[kept]
+    )
 
 
 def check_pair(pair: ImagePair) -> None:
@@ -87,6 +239,7 @@ def check_pair(pair: ImagePair) -> None:
 
     Raises:
         UserError: which pair, and what is wrong with it.
+        ValueError: labels that do not fit: those are a source's own work, and no mistake of the user.
     """
     for name in ("moving", "fixed"):
         check_image(getattr(pair, name), f"pair {pair.key}, {name} image")
@@ -95,84 +248,11 @@ def check_pair(pair: ImagePair) -> None:
             getattr(pair, name).shape,
             f"pair {pair.key}, {name} landmarks",
         )
+        labels = getattr(pair, f"{name}_labels")
+        if labels is not None and labels.shape != getattr(pair, name).shape:
+            raise ValueError(f"pair {pair.key}: {name} labels must have the shape of the image.")
     if len(pair.moving_landmarks) != len(pair.fixed_landmarks):
         raise UserError(
             f"pair {pair.key}: {len(pair.moving_landmarks)} moving and {len(pair.fixed_landmarks)} fixed "
             "landmarks; row i of one must match row i of the other."
         )
-
-
-def prepare_image(image: np.ndarray, preprocessing: Preprocessing, where: str = "image") -> np.ndarray:
-    """uint8 (height, width) of a raw image: resized, then equalised or scaled.
-
-    Raises:
-        UserError: `where`, if the image is constant once it has been resized.
-    """
-    # To [0, 1] in float64 first: float32 holds neither a small contrast on a large offset nor large numbers.
-    image = image.astype(np.float64)
-    low, high = image.min(), image.max()
-    resized = resize((image - low) / (high - low), preprocessing.image_size)
-    check_image(resized, f"{where}, resized to {preprocessing.image_size}")
-    unit = equalize(resized) if preprocessing.equalize else scale(resized)
-    return np.rint(255 * unit).astype(np.uint8)
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 `size` of a real (height, width): bilinear, antialiased, half-pixel centres."""
-    with tf.device("CPU"):
-        return tf.image.resize(image.astype(np.float32)[..., None], size, antialias=True).numpy()[..., 0]
-
-
-def resize_points(points: np.ndarray, old: tuple[int, ...], new: tuple[int, int]) -> np.ndarray:
-    """Where points (n, 2) of an image of shape `old` lie after `resize` to `new`."""
-    scale_by = np.asarray(new) / np.asarray(old)
-    return ((points + 0.5) * scale_by - 0.5).astype(np.float32)
-
-
-def resize_spacing(
-    spacing: tuple[float, float], old: tuple[int, ...], new: tuple[int, int]
-) -> tuple[float, float]:
-    """Pixel size (row, column) in mm after `resize` from shape `old` to `new`."""
-    return spacing[0] * old[0] / new[0], spacing[1] * old[1] / new[1]
-
-
-def scale(image: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1]: linear between the 0.1 and 99.9 percentiles, clipped outside."""
-    low, high = np.percentile(image, [_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT])
-    if low == high:  # a few bright spots on nothing
-        low, high = image.min(), image.max()
-    return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
-
-
-def equalize(image: np.ndarray) -> np.ndarray:
-    """Equalises the histogram with `tfa.image.equalize`.
-
-    The lowest 3 % of the intensity range count as background and become 0:
-    faint noise around a body would otherwise be spread over half of the greys.
-    The background then counts as at most a tenth of the image, or a large one
-    would leave the body only the brightest greys.
-
-    Args:
-        image: float32 (height, width), not constant.
-
-    Returns:
-        float32 (height, width) in [0, 1].
-    """
-    unit = (scale(image) - _BACKGROUND_SHARE_OF_RANGE) / (1 - _BACKGROUND_SHARE_OF_RANGE)
-    quantised = np.rint(np.clip(unit, 0, 1) * (_LEVELS - 1)).astype(np.int32)
-    # tfa's step, pixels // levels, is an integer: with few pixels to a level the cut-off fraction turns
-    # much of a small body white. Repeating the image leaves its histogram alone and makes the step exact.
-    repeats = -(-_LEVELS * _PIXELS_PER_LEVEL // image.size)
-    with tf.device("CPU"):
-        repeated = tf.tile(tf.constant(quantised)[..., None], [repeats, 1, 1])
-        equalized = tfa.image.equalize(repeated, bins=_LEVELS)[: len(image), :, 0].numpy()
-    return _limit_background((equalized / (_LEVELS - 1)).astype(np.float32), quantised > 0)
-
-
-def _limit_background(equalized: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """Stretches the body's greys down to a tenth where a large background has pushed them up."""
-    darkest = equalized[body].min()
-    if not _MAX_BACKGROUND_OUTPUT < darkest < 1:
-        return equalized
-    stretch = (1 - _MAX_BACKGROUND_OUTPUT) / (1 - darkest)
-    return np.where(body, _MAX_BACKGROUND_OUTPUT + (equalized - darkest) * stretch, 0).astype(np.float32)

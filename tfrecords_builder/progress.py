@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Optional, TypeVar
 
 from tqdm import tqdm
 
@@ -13,15 +14,43 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def progress(items: Iterable[T], label: str) -> Iterator[T]:
+class Progress:
+    """Tells on stderr how much of some work is done.
+
+    Args:
+        label: what is being done.
+        total: how much there is to do, if known.
+        unit: what is counted, in the plural.
+    """
+
+    def __init__(self, label: str, total: Optional[int] = None, unit: str = "pairs"):
+        self._label, self._total, self._unit = label, total, unit
+        self._done = 0
+        self._last = time.monotonic()
+        self._bar = tqdm(desc=label, total=total, unit=f" {unit}") if sys.stderr.isatty() else None
+
+    def advance(self, count: int = 1) -> None:
+        """Counts what has been done since the last call."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            total = "" if self._total is None else f" of {self._total}"
+            print(f"{self._label}: {self._done}{total} {self._unit}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def progress(items: Iterable[T], label: str, unit: str = "pairs") -> Iterator[T]:
     """Yields the items and tells on stderr how far it is."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=label, unit=" pairs")
-        return
-    total = f" of {len(items)}" if hasattr(items, "__len__") else ""
-    last = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            print(f"{label}: {done}{total} pairs", file=sys.stderr, flush=True)
+    bar = Progress(label, operator.length_hint(items) or None, unit)
+    try:
+        for item in items:
+            yield item
+            bar.advance()
+    finally:
+        bar.close()

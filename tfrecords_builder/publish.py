@@ -4,48 +4,115 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Optional
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256, write_text
-from tfmetareg.schema import MANIFEST, Manifest, Task
+from tfmetareg.schema import MANIFEST, SPLITS, Manifest, Task
+from tfrecords_builder.workers import Stopped
+
+# Within a staging folder: a folder with a manifest of the tasks that are being published.
+_PUBLISHED = "published"
 
 
 @contextlib.contextmanager
-def staging_folder(output: Path) -> Iterator[Path]:
-    """A hidden folder on the same file system as `output`, gone when the block ends.
+def staging_folder(output: Path, tasks: Sequence[str] = (), identity: Optional[str] = None) -> Iterator[Path]:
+    """A hidden folder in `output` for a build's unfinished work, gone when the block ends.
+
+    Where the build is stopped from outside (killed, Ctrl-C, `Stopped`), it stays, and a build of the same
+    identity finds it with what is in it. A build of the same tasks with another identity removes it.
+
+    Args:
+        output: records folder; made if missing, and gone again if nothing gets published in it.
+        tasks: names of the tasks to build.
+        identity: of the build (`build_identity`); None for one that cannot be gone on with.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: nothing can be written there, or the same build is running.
     """
+    folder = _staging(output, tasks, identity or uuid.uuid4().hex)
+    stops = (KeyboardInterrupt, Stopped) if identity else ()
+    with writing(output), contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, _missing_parents(output))
+        _make(folder)
+        with _locked(output):
+            if not stack.enter_context(_claimed(folder)):
+                raise UserError(f"{output}: this build is running already; wait for it to end, or stop it.")
+            for other in set(output.glob(_staging(output, tasks, "*").name)) - {folder}:
+                _discard_abandoned(other)
+        try:
+            yield folder
+        except stops:
+            raise
+        except BaseException:
+            discard(folder)
+            raise
+        discard(folder)
+
+
+def _staging(output: Path, tasks: Sequence[str], identity: str) -> Path:
+    names = hashlib.sha256(repr(sorted(tasks)).encode()).hexdigest()
+    return output / f".{names[:12]}-{identity[:24]}.tmp"
+
+
+def _make(folder: Path) -> None:
+    output = folder.parent
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; `--output` must be a folder.")
     try:
-        if output.exists() and not output.is_dir():
-            raise UserError(f"{output}: is a file; `--output` must be a folder.")
-        parent = output if output.is_dir() else output.absolute().parent
-        folder = parent / f".{uuid.uuid4().hex[:8]}.tmp"
-        made = _missing_parents(parent)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{output}: cannot be written ({error.strerror}); choose another `--output`."
-        ) from None
+        raise _unwritable(output, error) from None
+
+
+def _discard_abandoned(folder: Path) -> None:
+    with _claimed(folder) as claimed:
+        if claimed:
+            discard(folder)
+
+
+def discard(staging: Path) -> None:
+    """Removes a staging folder; what tells that its content has been published goes last."""
+    for path in staging.iterdir():
+        if path.name != _PUBLISHED:
+            path.unlink()
+    shutil.rmtree(staging)
+
+
+@contextlib.contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Tells of a full or read-only disk as what it is to the user."""
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-        for path in made:
-            with contextlib.suppress(OSError):  # not empty: the build succeeded
-                path.rmdir()
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            raise
+        raise _unwritable(output, error) from None
+
+
+def _unwritable(output: Path, error: OSError) -> UserError:
+    remedy = "free space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
+    return UserError(f"{output}: cannot be written ({error.strerror}); {remedy} another `--output`.")
 
 
 def _missing_parents(folder: Path) -> list[Path]:
     """Innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for path in folders:
+        with contextlib.suppress(OSError):  # not empty: something has been published
+            path.rmdir()
 
 
 def manifest_with(output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
@@ -98,21 +165,47 @@ def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> M
         UserError: as `manifest_with`; `output` cannot be written.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
         with _locked(output):
             merged = manifest_with(output, new, overwrite=overwrite)
-            replaced = _replaced_tasks(output, new)
-            _withdraw(output, staging, replaced)
+            _withdraw(output, staging, _replaced_tasks(output, new))
+            write_text(staging / _PUBLISHED / MANIFEST, new.to_json())
             for file in _files(new.tasks):
                 os.replace(staging / file, output / file)
-            write_text(output / MANIFEST, merged.to_json())
-            for file in _files(replaced) - _files(merged.tasks):
-                (output / file).unlink(missing_ok=True)
+            _replace_manifest(output, staging, merged)
+            _sweep(output, merged, new)
     except OSError as error:
-        raise UserError(
-            f"{output}: cannot be written ({error.strerror}); choose another `--output`."
-        ) from None
+        raise _unwritable(output, error) from None
     return merged
+
+
+def finish_published(output: Path, tasks: Sequence[str], identity: str) -> bool:
+    """Cleans up after the same build, if it was killed when it had published already; whether that was so."""
+    staging = _staging(output, tasks, identity)
+    if not (staging / _PUBLISHED / MANIFEST).exists() or not (output / MANIFEST).exists():
+        return False
+    with _locked(output):
+        merged, new = Manifest.read(output), Manifest.read(staging / _PUBLISHED)
+        if not all(task in merged.tasks for task in new.tasks):
+            return False
+        _sweep(output, merged, new)
+        _discard_abandoned(staging)
+    return True
+
+
+def _replace_manifest(output: Path, staging: Path, manifest: Manifest) -> None:
+    """By way of `staging`, so that a kill leaves nothing behind in `output`."""
+    (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    os.replace(staging / MANIFEST, output / MANIFEST)
+
+
+def _sweep(output: Path, merged: Manifest, new: Manifest) -> None:
+    """Removes old shards of the new tasks, of this build's predecessor or of one that was killed."""
+    named = _files(merged.tasks)
+    for task in new.tasks:
+        pattern = rf"{re.escape(task.name)}-({'|'.join(SPLITS)})\.tfrecord-\d{{5}}-of-\d{{5}}"
+        for path in output.iterdir():
+            if path.name not in named and re.fullmatch(pattern, path.name):
+                path.unlink(missing_ok=True)
 
 
 def _replaced_tasks(output: Path, new: Manifest) -> list[Task]:
@@ -128,7 +221,7 @@ def _withdraw(output: Path, staging: Path, replaced: Sequence[Task]) -> None:
     if changing:
         old = Manifest.read(output)
         tasks = tuple(task for task in old.tasks if task.name not in changing)
-        write_text(output / MANIFEST, dataclasses.replace(old, tasks=tasks).to_json())
+        _replace_manifest(output, staging, dataclasses.replace(old, tasks=tasks))
 
 
 def _changes(output: Path, staging: Path, task: Task) -> bool:
@@ -149,3 +242,21 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """As `_locked`, but gives False instead of waiting for another process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock_at_once(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_at_once(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 from tfmetareg.errors import UserError
+from tfrecords_builder.tables import read_table
 
 LEARNING_SPLIT = {"source": "train", "target": "finetune"}
 HELD_OUT_SPLIT = "test"
@@ -18,6 +21,82 @@ class Member(NamedTuple):
     key: str
     subject: str
     split: Optional[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFile:
+    """A CSV file that says the split of each subject, or of each pair.
+
+    Attributes:
+        path: of the file.
+        column: "subject" or "key": whose split it says.
+        splits: split by subject or key.
+    """
+
+    path: Path
+    column: str
+    splits: dict[str, str]
+
+    def prescribe(self, members: Sequence[Member]) -> list[Member]:
+        """The members with the file's splits; whatever their source prescribes is overruled.
+
+        Raises:
+            UserError: the file leaves out some of them.
+        """
+        names = list(dict.fromkeys(getattr(member, self.column) for member in members))
+        missing = [name for name in names if name not in self.splits]
+        if missing:
+            raise UserError(f"{self.path}: no line for {self._some(missing)}; add one for each.")
+        return [member._replace(split=self.splits[getattr(member, self.column)]) for member in members]
+
+    def check_used(self, members: Iterable[Member]) -> None:
+        """
+        Raises:
+            UserError: the file names some that none of the members is.
+        """
+        known = {getattr(member, self.column) for member in members}
+        unknown = [name for name in self.splits if name not in known]
+        if unknown:
+            raise UserError(
+                f"{self.path}: the input has no {self._some(unknown)}; correct the name or remove the line."
+            )
+
+    def _some(self, names: Sequence[str]) -> str:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"{self.column} `{names[0]}`{others}"
+
+
+def read_splits(path: Path) -> SplitFile:
+    """Reads a CSV file with the columns `subject,split` or `key,split`; a pair's key is `moving:fixed`.
+
+    Raises:
+        UserError: as `read_table`; other columns; and a line for each empty
+            cell, unknown split and name with two splits.
+    """
+    table = read_table(path)
+    column = table.columns[0] if table.columns and table.columns[0] != "split" else table.columns[-1]
+    if len(table.columns) != 2 or {"split", column} != {*table.columns} or column not in ("subject", "key"):
+        raise UserError(
+            f"{path}: the first line must be `subject,split` or `key,split`, "
+            f"got `{','.join(table.columns)}`; change it."
+        )
+    splits: dict[str, str] = {}
+    lines = []
+    for number, row in table.rows:
+        name, split = row[column], row["split"].lower()
+        if not name:
+            lines.append(f"{path}, line {number}: `{column}` is empty; name one.")
+        elif split not in (*LEARNING_SPLIT.values(), HELD_OUT_SPLIT):
+            lines.append(
+                f"{path}, line {number}: split must be train, finetune or test, got `{split}`; change it."
+            )
+        elif splits.setdefault(name, split) != split:
+            lines.append(
+                f"{path}, line {number}: {column} `{name}` is in {splits[name]} already; keep one of the two."
+            )
+    if lines or not splits:
+        raise UserError("\n".join(lines) or f"{path}: no splits; add a line for each {column}.")
+    return SplitFile(path, column, splits)
 
 
 def hashed(seed: int, name: str) -> str:
@@ -94,3 +173,27 @@ def _wrong_split(split: Optional[str], keys: list[str], role: str) -> str:
         if split == name:
             return f"{rule}; change it, or build the task with --role {other}."
     return f"{rule}; change it."
+
+
+def subjects_by_image(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """A subject for each image: pairs that share one, directly or in a chain, show the same subject.
+
+    Otherwise two pairs of one image (adjacent slices, say) could end up in different splits.
+
+    Args:
+        pairs: names of the two images of each pair.
+
+    Returns:
+        By image: the first in the alphabet of those that it hangs together with.
+    """
+    leader: dict[str, str] = {}
+
+    def find(image: str) -> str:
+        while leader.setdefault(image, image) != image:
+            image = leader[image]
+        return image
+
+    for pair in pairs:
+        one, other = sorted(find(image) for image in pair)
+        leader[other] = one
+    return {image: find(image) for image in leader}

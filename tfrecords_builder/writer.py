@@ -1,56 +1,135 @@
-"""Writes one task's records: spooled once in the source's order, then sharded in an order by hash."""
+"""Writes records in two steps: pairs are spooled in the source's order, then dealt to shards by hash.
+
+Each step is cut into jobs. A job can be pickled, runs in any process that sees the same files, and leaves its
+result in a file that appears whole or not at all; run again, it finds that file and is done.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import hashlib
+import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
-from tfmetareg.files import sha256
-from tfmetareg.schema import Shard, Split, encode_pair, shard_name
+from tfmetareg.files import published, sha256, write_json
+from tfmetareg.schema import Shard, encode_pair, shard_name
 from tfmetareg.types import ImagePair
+from tfrecords_builder.preprocess import Preprocessing, prepare_pair
+from tfrecords_builder.sources.base import Part, Problems
 from tfrecords_builder.splits import hashed
 
 
 class Spooled(NamedTuple):
-    """Where a serialized pair lies in the spool, and whose it is."""
+    """A serialized pair in a spool: what the splits are decided by, and where it lies, in bytes."""
 
     key: str
     subject: str
+    split: Optional[str]
+    spool: Optional[Path]
     offset: int
     length: int
 
 
-class Spool:
-    """A temporary file of serialized pairs, so that memory holds only their names and places."""
+class Prepared(NamedTuple):
+    """What a batch gave: its pairs, the problems known after it, and whether an earlier run had done it."""
 
-    def __init__(self, path: Path):
-        self._stream = open(path, "w+b")
-
-    def close(self) -> None:
-        """Frees the file."""
-        self._stream.close()
-
-    def add(self, pair: ImagePair) -> Spooled:
-        """Appends a preprocessed pair."""
-        serialized = encode_pair(pair)
-        offset = self._stream.tell()
-        self._stream.write(serialized)
-        return Spooled(pair.key, pair.subject, offset, len(serialized))
-
-    def read(self, members: Sequence[Spooled]) -> Iterator[bytes]:
-        """The serialized pairs, in the order asked for."""
-        for member in members:
-            self._stream.seek(member.offset)
-            yield self._stream.read(member.length)
+    pairs: list[Spooled]
+    problems: list[str]
+    kept: bool = False
 
 
-def write_split(
-    folder: Path, task: str, split: str, spool: Spool, members: Sequence[Spooled], *, shards: int, seed: int
-) -> Split:
-    """Writes the shards of one split.
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The job of reading, preprocessing and spooling some parts of a task.
+
+    Attributes:
+        parts: what to read.
+        preprocessing: what is done to each image.
+        problems: where the parts report what is wrong with their input; pickled
+            with them, so that a part's own reference is still to this one.
+        spool: file to write; None only reads.
+    """
+
+    parts: Sequence[Part]
+    preprocessing: Preprocessing
+    problems: Problems
+    spool: Optional[Path] = None
+
+    def run(self) -> Prepared:
+        """Reads the parts, or finds that a run before has done so."""
+        if self.spool is None:
+            pairs = [_spooled(pair, None) for pair in self._pairs()]
+            return Prepared(pairs, self.problems.lines)
+        return self._kept(self.spool) or self._spooled(self.spool)
+
+    def _pairs(self) -> Iterator[ImagePair]:
+        """The pairs that can become records, one at a time; the others go to `problems`."""
+        for part in self.parts:
+            with self.problems.collected():
+                for pair in part():
+                    with self.problems.collected():
+                        yield prepare_pair(pair, self.preprocessing)
+
+    def _spooled(self, spool: Path) -> Prepared:
+        pairs, digest, offset = [], hashlib.sha256(), 0
+        with published(spool) as temporary, open(temporary, "wb") as stream:
+            for pair in self._pairs():
+                # With a problem nothing will be published: read on, to name them all.
+                serialized = b"" if self.problems.lines else encode_pair(pair)
+                digest.update(serialized)
+                stream.write(serialized)
+                pairs.append(_spooled(pair, spool, offset, len(serialized)))
+                offset += len(serialized)
+        if not self.problems.lines:
+            rows = [pair._replace(spool=None) for pair in pairs]
+            write_json(_index(spool), {"sha256": digest.hexdigest(), "pairs": rows})
+        return Prepared(pairs, self.problems.lines)
+
+    def _kept(self, spool: Path) -> Optional[Prepared]:
+        index = _read_index(spool)
+        if index is None:
+            return None
+        pairs = [Spooled(*row)._replace(spool=spool) for row in index["pairs"]]
+        return Prepared(pairs, self.problems.lines, kept=True)
+
+
+def _spooled(pair: ImagePair, spool: Optional[Path], offset: int = 0, length: int = 0) -> Spooled:
+    return Spooled(pair.key, pair.subject, pair.split, spool, offset, length)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFile:
+    """The job of writing one shard.
+
+    Attributes:
+        path: of the shard.
+        pairs: what goes into it, in order.
+    """
+
+    path: Path
+    pairs: Sequence[Spooled]
+
+    def run(self) -> Shard:
+        """Writes the shard, or finds that a run before has done so."""
+        index = _read_index(self.path)
+        if index is None:
+            with published(self.path) as temporary:
+                _write_records(temporary, _read(self.pairs))
+            index = {"sha256": sha256(self.path)}
+            write_json(_index(self.path), index)
+        return Shard(self.path.name, len(self.pairs), self.path.stat().st_size, index["sha256"])
+
+
+def shard_files(
+    folder: Path, task: str, split: str, pairs: Sequence[Spooled], *, shards: int, seed: int
+) -> list[ShardFile]:
+    """The shards of one split.
 
     Pairs are ordered by a hash of seed and key and dealt to the shards in that
     order: read one after the other they are shuffled, whatever order the
@@ -59,22 +138,44 @@ def write_split(
     Args:
         folder: where the shards go.
         task, split: for the shards' names.
-        spool: holds the pairs.
-        members: the pairs of this split, at least one.
+        pairs: those of this split, at least one.
         shards: how many files; fewer if there are fewer pairs.
         seed: of the order.
-
-    Returns:
-        The manifest's entry.
     """
-    ordered = sorted(members, key=lambda member: hashed(seed, member.key))
+    ordered = sorted(pairs, key=lambda pair: hashed(seed, pair.key))
     count = min(shards, len(ordered))
-    files = []
-    for index in range(count):
-        begin, end = index * len(ordered) // count, (index + 1) * len(ordered) // count
-        path = folder / shard_name(task, split, index, count)
+    bounds = [index * len(ordered) // count for index in range(count + 1)]
+    return [
+        ShardFile(folder / shard_name(task, split, index, count), ordered[begin:end])
+        for index, (begin, end) in enumerate(zip(bounds, bounds[1:]))
+    ]
+
+
+def _read(pairs: Sequence[Spooled]) -> Iterator[bytes]:
+    for pair in pairs:
+        with open(pair.spool, "rb") as stream:
+            stream.seek(pair.offset)
+            yield stream.read(pair.length)
+
+
+def _write_records(path: Path, records: Iterator[bytes]) -> None:
+    """Raises OSError where the disk is full, which TensorFlow tells in other words."""
+    try:
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for serialized in spool.read(ordered[begin:end]):
+            for serialized in records:
                 writer.write(serialized)
-        files.append(Shard(path.name, end - begin, path.stat().st_size, sha256(path)))
-    return Split(len(ordered), len({member.subject for member in ordered}), tuple(files))
+    except tf.errors.ResourceExhaustedError:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+
+
+def _index(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_index(path: Path) -> Optional[dict]:
+    """What was noted when `path` was finished; None unless it is there, with the content it had then."""
+    try:
+        index = json.loads(_index(path).read_text())
+        return index if sha256(path) == index["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

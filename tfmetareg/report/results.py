@@ -108,7 +108,9 @@ class Result:
 
     Attributes:
         distance_px: landmark distance in pixels, None without landmarks.
+        distance_mm: the same in mm, of the pairs whose pixel size is known; None without any.
         ncc, local_ncc: image similarity, at most 1.
+        dice: overlap of labels, of the pairs that have some; None without any.
         folding_percent: share of pixels whose Jacobian determinant is not positive,
             mean over pairs, in percent.
         folding_percent_max: the same of the worst pair.
@@ -124,8 +126,10 @@ class Result:
     epochs: float | None
     landmarks: int | None
     distance_px: Spread | None
+    distance_mm: Spread | None
     ncc: Spread
     local_ncc: Spread
+    dice: Spread | None
     folding_percent: float | None
     folding_percent_max: float | None
     seconds_per_pair: float | None
@@ -288,9 +292,11 @@ def _result(record: dict[str, Any], path: Path) -> Result:
         pairs=int(record["pairs"]),
         epochs=_number(record["epochs"]),
         landmarks=None if distance is None else distance["landmarks"],
-        distance_px=None if distance is None else _spread(distance),
+        distance_px=_optional_spread(distance),
+        distance_mm=_optional_spread(record.get("distance_mm")),  # results of before lack the key
         ncc=_spread(record["ncc"]),
         local_ncc=_spread(record["local_ncc"]),
+        dice=_optional_spread(record.get("dice")),
         folding_percent=_number(folding["mean"]),
         folding_percent_max=_number(folding["max"]),
         seconds_per_pair=_number(record["seconds_per_pair"]["median"]),
@@ -301,6 +307,10 @@ def _result(record: dict[str, Any], path: Path) -> Result:
 
 def _spread(record: dict[str, Any]) -> Spread:
     return Spread(*(_number(record[name]) for name in Spread._fields))
+
+
+def _optional_spread(record: dict[str, Any] | None) -> Spread | None:
+    return None if record is None else _spread(record)
 
 
 def _number(value: Any) -> float | None:

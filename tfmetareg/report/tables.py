@@ -12,27 +12,31 @@ from tfmetareg.report.results import Result, Spread
 MISSING = "–"
 
 
-class Column(NamedTuple):
-    """A column: its heading, its names in CSV and which value is the best.
-
-    Attributes:
-        csv_names: one name, or two where a standard deviation belongs to the value.
-        best: min, max or None where no value is better than another.
-        trivial: methods that do nothing and would win for it (no deformation folds nowhere).
-    """
-
-    heading: str
-    csv_names: tuple[str, ...]
-    best: Callable | None = None
-    trivial: frozenset = frozenset()
-
-
 class Cell(NamedTuple):
     """A cell: the text shown, the numbers behind it and whether it is the best of its column."""
 
     text: str
     values: tuple = ()
     best: bool = False
+
+
+class Column(NamedTuple):
+    """A column: its heading, its names in CSV, what it shows and which value is the best.
+
+    Attributes:
+        csv_names: one name, or two where a standard deviation belongs to the value.
+        cell: a result's cell.
+        best: min, max or None where no value is better than another.
+        trivial: methods that do nothing and would win for it (no deformation folds nowhere).
+        optional: whether it is left out where no result has a value.
+    """
+
+    heading: str
+    csv_names: tuple[str, ...]
+    cell: Callable[[Result], Cell]
+    best: Callable | None = None
+    trivial: frozenset = frozenset()
+    optional: bool = False
 
 
 class Table(NamedTuple):
@@ -42,24 +46,75 @@ class Table(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
 
 
+def _cell(value: float | None, text: Callable[[float], str]) -> Cell:
+    return Cell(MISSING if value is None else text(value), (value,))
+
+
+def _spread_cell(spread: Spread | None, digits: int) -> Cell:
+    if spread is None or spread.mean is None:
+        return Cell(MISSING, (None, None))
+    std = "" if spread.std is None else f" ± {spread.std:.{digits}f}"
+    return Cell(f"{spread.mean:.{digits}f}{std}", (spread.mean, spread.std))
+
+
+def _percent(value: float) -> str:
+    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
+
+
+def _milliseconds_cell(seconds: float | None) -> Cell:
+    milliseconds = None if seconds is None else 1e3 * seconds
+    return _cell(milliseconds, lambda value: f"{value:.0f}" if value >= 100 else f"{value:.1f}")
+
+
 COLUMNS = (
-    Column("Method", ("method",)),
-    Column("Epochs", ("epochs",)),
-    Column("Distance (px)", ("distance_px_mean", "distance_px_std"), min),
-    Column("NCC", ("ncc_mean", "ncc_std"), max),
-    Column("Local NCC", ("local_ncc_mean",), max),
-    Column("Folding (%)", ("folding_percent_mean",), min, frozenset({"not_deformed", "affine"})),
-    Column("ms/pair", ("ms_per_pair",), min, frozenset({"not_deformed"})),
+    Column("Method", ("method",), lambda result: Cell(result.label, (result.method,))),
+    Column("Epochs", ("epochs",), lambda result: _cell(result.epochs, "{:g}".format)),
+    Column(
+        "Distance (px)",
+        ("distance_px_mean", "distance_px_std"),
+        lambda result: _spread_cell(result.distance_px, 2),
+        min,
+    ),
+    Column(
+        "Distance (mm)",
+        ("distance_mm_mean", "distance_mm_std"),
+        lambda result: _spread_cell(result.distance_mm, 2),
+        min,
+        optional=True,
+    ),
+    Column("NCC", ("ncc_mean", "ncc_std"), lambda result: _spread_cell(result.ncc, 3), max),
+    Column(
+        "Local NCC", ("local_ncc_mean",), lambda result: _cell(result.local_ncc.mean, "{:.3f}".format), max
+    ),
+    Column(
+        "Dice", ("dice_mean", "dice_std"), lambda result: _spread_cell(result.dice, 3), max, optional=True
+    ),
+    Column(
+        "Folding (%)",
+        ("folding_percent_mean",),
+        lambda result: _cell(result.folding_percent, _percent),
+        min,
+        frozenset({"not_deformed", "affine"}),
+    ),
+    Column(
+        "ms/pair",
+        ("ms_per_pair",),
+        lambda result: _milliseconds_cell(result.seconds_per_pair),
+        min,
+        frozenset({"not_deformed"}),
+    ),
 )
 
 
 def build_table(results: Sequence[Result]) -> Table:
     """Makes the table with one row per result, in the order given."""
-    rows = [_row(result) for result in results]
-    for position, column in enumerate(COLUMNS):
-        for index in _best_rows(column, [row[position] for row in rows], results):
-            rows[index][position] = rows[index][position]._replace(best=True)
-    return Table(COLUMNS, tuple(tuple(row) for row in rows))
+    cells = {column: _cells(column, results) for column in COLUMNS}
+    shown = [
+        column
+        for column in COLUMNS
+        if not column.optional or any(cell.values[0] is not None for cell in cells[column])
+    ]
+    return Table(tuple(shown), tuple(zip(*(cells[column] for column in shown))))
 
 
 def to_markdown(table: Table) -> str:
@@ -81,32 +136,11 @@ def to_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def _row(result: Result) -> list[Cell]:
-    milliseconds = None if result.seconds_per_pair is None else 1e3 * result.seconds_per_pair
-    return [
-        Cell(result.label, (result.method,)),
-        _cell(result.epochs, "{:g}".format),
-        _spread_cell(result.distance_px, 2),
-        _spread_cell(result.ncc, 3),
-        _cell(result.local_ncc.mean, "{:.3f}".format),
-        _cell(result.folding_percent, _percent),
-        _cell(milliseconds, lambda value: f"{value:.0f}" if value >= 100 else f"{value:.1f}"),
-    ]
-
-
-def _cell(value: float | None, text: Callable[[float], str]) -> Cell:
-    return Cell(MISSING if value is None else text(value), (value,))
-
-
-def _spread_cell(spread: Spread | None, digits: int) -> Cell:
-    if spread is None or spread.mean is None:
-        return Cell(MISSING, (None, None))
-    std = "" if spread.std is None else f" ± {spread.std:.{digits}f}"
-    return Cell(f"{spread.mean:.{digits}f}{std}", (spread.mean, spread.std))
-
-
-def _percent(value: float) -> str:
-    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
+def _cells(column: Column, results: Sequence[Result]) -> list[Cell]:
+    """The column's cell of each result, the best marked."""
+    cells = [column.cell(result) for result in results]
+    best = _best_rows(column, cells, results)
+    return [cell._replace(best=index in best) for index, cell in enumerate(cells)]
 
 
 def _best_rows(column: Column, cells: Sequence[Cell], results: Sequence[Result]) -> list[int]:

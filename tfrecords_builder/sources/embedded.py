@@ -21,7 +21,7 @@ from tfrecords_builder import deformation
 from tfrecords_builder.phantoms import abdomen, brain, retina
 from tfrecords_builder.phantoms.fields import keyed_rng
 from tfrecords_builder.sources import base
-from tfrecords_builder.sources.base import Lazy, Option, Request, Source, SourceTask
+from tfrecords_builder.sources.base import Lazy, Option, Part, Request, SourceTask, source
 
 # The paper's landmark distance before registration, 10.07 +- 3.99 px of 400, as shares of the width.
 DISTANCE_MEAN, DISTANCE_DEVIATION = 10.07 / 400, 3.99 / 400
@@ -33,6 +33,16 @@ _MARGIN = 0.04
 # as real scans do.
 _BEAM = 0.0055
 _BORDER = 0.10
+
+SliceAt = Callable[[int], np.ndarray]
+
+
+class _Scans(NamedTuple):
+    """The pairs of one eye: its split and name, each pair's number and mean distance in pixels."""
+
+    split: str
+    subject: str
+    distances: tuple[tuple[int, float], ...]
 
 
 def embedded_tasks(
@@ -64,63 +74,79 @@ def embedded_tasks(
     sources = {"train": source_pairs, "test": source_test_pairs}
     target = {"finetune": target_finetune, "test": target_test}
     makers: list[tuple[str, str, str, dict[str, int], Callable]] = [
-        ("brain_t1w", "source", "MRI T1w", sources, functools.partial(_brain_pairs, contrast="t1w")),
-        ("brain_t1gd", "source", "MRI T1Gd", sources, functools.partial(_brain_pairs, contrast="t1gd")),
-        ("brain_t2w", "source", "MRI T2w", sources, functools.partial(_brain_pairs, contrast="t2w")),
-        ("abdomen_ct", "source", "CT", sources, _abdomen_pairs),
-        ("octa_choroid", "source", "OCTA", sources, _choroid_pairs),
-        ("octa_scp", "target", "OCTA", target, _plexus_pairs),
+        ("brain_t1w", "source", "MRI T1w", sources, functools.partial(_brain, contrast="t1w")),
+        ("brain_t1gd", "source", "MRI T1Gd", sources, functools.partial(_brain, contrast="t1gd")),
+        ("brain_t2w", "source", "MRI T2w", sources, functools.partial(_brain, contrast="t2w")),
+        ("abdomen_ct", "source", "CT", sources, _abdomen),
+        ("octa_choroid", "source", "OCTA", sources, _choroid),
+        ("octa_scp", "target", "OCTA", target, _plexus),
     ]
     tasks = []
     for name, role, modality, splits, make in makers:
-        pairs = Lazy(functools.partial(make, tuple(image_size), splits, seed), sum(splits.values()))
+        pairs = Lazy(make(tuple(image_size), splits, seed), sum(splits.values()))
         tasks.append(SourceTask(name, role, modality, pairs))
     return tasks
 
 
-def _brain_pairs(
-    shape: tuple[int, int], splits: dict[str, int], seed: int, contrast: str
-) -> Iterator[ImagePair]:
+def _brain(shape: tuple[int, int], splits: dict[str, int], seed: int, contrast: str) -> list[Part]:
     """Adjacent slices of skull-stripped heads; the three contrasts show the same heads."""
-
-    def cut(subject: str) -> Callable[[int], np.ndarray]:
-        head = brain.random_head(seed, subject)
-        return lambda index: brain.brain_slice(seed, subject, head, index, contrast, shape)
-
-    return _adjacent_slices("brain", splits, cut)
+    return _subjects("brain", splits, functools.partial(_head_slices, seed, contrast, shape))
 
 
-def _abdomen_pairs(shape: tuple[int, int], splits: dict[str, int], seed: int) -> Iterator[ImagePair]:
+def _head_slices(seed: int, contrast: str, shape: tuple[int, int], subject: str) -> SliceAt:
+    head = brain.random_head(seed, subject)
+    return lambda index: brain.brain_slice(seed, subject, head, index, contrast, shape)
+
+
+def _abdomen(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
     """Adjacent slices of abdomens, Hounsfield units."""
+    return _subjects("abdomen", splits, functools.partial(_trunk_slices, seed, shape))
 
-    def cut(subject: str) -> Callable[[int], np.ndarray]:
-        trunk = abdomen.random_trunk(seed, subject)
-        return lambda index: abdomen.abdomen_slice(seed, subject, trunk, index, shape)
 
-    return _adjacent_slices("abdomen", splits, cut)
+def _trunk_slices(seed: int, shape: tuple[int, int], subject: str) -> SliceAt:
+    trunk = abdomen.random_trunk(seed, subject)
+    return lambda index: abdomen.abdomen_slice(seed, subject, trunk, index, shape)
+
+
+def _subjects(prefix: str, splits: dict[str, int], cut: Callable[[str], SliceAt]) -> list[Part]:
+    """A part for each subject, of `PAIRS_PER_SUBJECT` pairs or what is left of the split's count."""
+    return [
+        functools.partial(
+            _adjacent_slices,
+            f"{prefix}-{split}-{first // PAIRS_PER_SUBJECT:03d}",
+            split,
+            min(PAIRS_PER_SUBJECT, count - first),
+            cut,
+        )
+        for split, count in splits.items()
+        for first in range(0, count, PAIRS_PER_SUBJECT)
+    ]
 
 
 def _adjacent_slices(
-    prefix: str, splits: dict[str, int], cut: Callable[[str], Callable[[int], np.ndarray]]
+    subject: str, split: str, count: int, cut: Callable[[str], SliceAt]
 ) -> Iterator[ImagePair]:
-    """Pairs of slices i and i + 1, `PAIRS_PER_SUBJECT` from each subject."""
-    for split, count in splits.items():
-        for number in range(count):
-            subject_number, index = divmod(number, PAIRS_PER_SUBJECT)
-            subject = f"{prefix}-{split}-{subject_number:03d}"
-            if index == 0:
-                slice_at = cut(subject)
-                fixed = slice_at(0)
-            moving, fixed = fixed, slice_at(index + 1)
-            yield ImagePair(f"{subject}-{index:02d}", subject, moving, fixed, split=split)
+    """`count` pairs of slices i and i + 1."""
+    slice_at = cut(subject)
+    fixed = slice_at(0)
+    for index in range(count):
+        moving, fixed = fixed, slice_at(index + 1)
+        yield ImagePair(f"{subject}-{index:02d}", subject, moving, fixed, split=split)
 
 
-def _choroid_pairs(shape: tuple[int, int], splits: dict[str, int], seed: int) -> Iterator[ImagePair]:
+def _choroid(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
     """Repeat scans of choroidal vessel beds, without landmarks."""
-    for split, number, subject, distance in _eyes("choroid", splits, shape[1], seed):
-        canvas, frame = _canvas_shape(shape), float(min(shape))
-        bed, grain = _bed(seed, subject, shape)
-        rng = keyed_rng(seed, "scan", subject, number)
+    return [
+        functools.partial(_choroid_pairs, shape, seed, eye)
+        for eye in _eyes("choroid", splits, shape[1], seed)
+    ]
+
+
+def _choroid_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[ImagePair]:
+    canvas, frame = _canvas_shape(shape), float(min(shape))
+    bed, grain = _bed(seed, eye.subject, shape)
+    for number, distance in eye.distances:
+        rng = keyed_rng(seed, "scan", eye.subject, number)
         motion, _ = _scaled_motion(_motion(canvas, rng, shape[1]), _lattice(shape), shape, distance)
         scans = []
         for displacement in (motion, np.zeros_like(motion)):
@@ -128,13 +154,19 @@ def _choroid_pairs(shape: tuple[int, int], splits: dict[str, int], seed: int) ->
             flow = retina.replace_flow(grain, own, rng, share=0.25, patch_px=0.05 * frame)
             scan = deformation.warp(bed * (0.8 + 0.35 * flow), displacement)
             scans.append(_scan(_crop(scan, shape), rng))
-        yield ImagePair(f"{subject}-{number:03d}", subject, scans[0], scans[1], split=split)
+        yield ImagePair(f"{eye.subject}-{number:03d}", eye.subject, scans[0], scans[1], split=eye.split)
 
 
-def _plexus_pairs(shape: tuple[int, int], splits: dict[str, int], seed: int) -> Iterator[ImagePair]:
+def _plexus(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
     """Repeat scans of superficial plexuses, with exact landmarks at vessel junctions."""
-    for split, number, subject, distance in _eyes("scp", splits, shape[1], seed):
-        yield plexus_pair(shape, seed, split, number, subject, distance)[0]
+    return [
+        functools.partial(_plexus_pairs, shape, seed, eye) for eye in _eyes("scp", splits, shape[1], seed)
+    ]
+
+
+def _plexus_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[ImagePair]:
+    for number, distance in eye.distances:
+        yield plexus_pair(shape, seed, eye.split, number, eye.subject, distance)[0]
 
 
 def plexus_pair(
@@ -168,7 +200,6 @@ def plexus_pair(
     return pair, _crop(motion, shape)
 
 
-@functools.lru_cache(maxsize=1)
 def _bed(seed: int, subject: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The choroid's vessels and the fine grain over them, shared by all scans of an eye; float32 canvases."""
     rng = keyed_rng(seed, "bed", subject)
@@ -228,14 +259,14 @@ def _rich_tree(rng: np.random.Generator, extent: tuple[float, float]) -> retina.
     return best
 
 
-def _eyes(
-    prefix: str, splits: dict[str, int], width: int, seed: int
-) -> Iterator[tuple[str, int, str, float]]:
-    """(split, pair's number, subject, mean distance in pixels) of every pair of repeat scans."""
+def _eyes(prefix: str, splits: dict[str, int], width: int, seed: int) -> Iterator[_Scans]:
+    """The eyes of a task; the distances of a split follow from its count."""
     for split, count in splits.items():
         distances = width * scan_distances(count, keyed_rng(seed, "distances", prefix, split))
-        for number in range(count):
-            yield split, number, f"{prefix}-{split}-{number // PAIRS_PER_EYE:03d}", float(distances[number])
+        for first in range(0, count, PAIRS_PER_EYE):
+            numbers = range(first, min(first + PAIRS_PER_EYE, count))
+            subject = f"{prefix}-{split}-{first // PAIRS_PER_EYE:03d}"
+            yield _Scans(split, subject, tuple((number, float(distances[number])) for number in numbers))
 
 
 def scan_distances(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -339,26 +370,22 @@ def _scan(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return deformation.perturb(image * stripes[:, None], rng, noise=0.03, speckle=0.08, illumination=0.12)
 
 
-def _requested_tasks(request: Request) -> list[SourceTask]:
-    return embedded_tasks(image_size=request.image_size, seed=request.seed, **request.options)
-
-
 def _count(flag: str, default: int, what: str) -> Option:
     settings = {"type": base.number(int, 0), "default": default, "metavar": "N"}
     return Option(flag, {**settings, "help": f"{what} (default: {default})"})
 
 
-_OPTIONS = (
-    _count("--source-pairs", 200, "training pairs of each source task"),
-    _count("--source-test-pairs", 20, "test pairs of each source task"),
-    _count("--target-finetune", 294, "fine-tuning pairs of the target task"),
-    _count("--target-test", 74, "test pairs of the target task"),
-)
-
-SOURCE = Source(
-    tasks=_requested_tasks,
+@source(
+    "embedded",
     summary="six procedural tasks made from a seed: brain MRI, abdomen CT, choroidal and superficial OCTA",
-    options=_OPTIONS,
+    options=(
+        _count("--source-pairs", 200, "training pairs of each source task"),
+        _count("--source-test-pairs", 20, "test pairs of each source task"),
+        _count("--target-finetune", 294, "fine-tuning pairs of the target task"),
+        _count("--target-test", 74, "test pairs of the target task"),
+    ),
     image_size=(128, 128),
     needs_input=False,
 )
+def _requested_tasks(request: Request) -> list[SourceTask]:
+    return embedded_tasks(image_size=request.image_size, seed=request.seed, **request.options)

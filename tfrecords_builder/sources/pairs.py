@@ -4,6 +4,10 @@ Columns `moving,fixed` are required. Optional are `task`, `subject` (without
 one, pairs that share an image are one subject), `split`, `moving_landmarks,fixed_landmarks`
 (CSV files) and `moving_spacing,fixed_spacing` (pixel size in mm: `0.5`, or
 row and column as `0.5 0.4` or `0.5x0.4`). Paths are relative to the folder.
+
+`volume.nii.gz#12` is axial slice 12 of a NIfTI volume, `volume.nii.gz#12,1` that
+of channel 1 (in quotes where commas separate the columns); see `volumes` for how
+it is turned. All slices of a volume are one subject; their spacing need not be given.
 """
 
 from __future__ import annotations
@@ -20,9 +24,21 @@ import numpy as np
 
 from tfmetareg.errors import UserError
 from tfmetareg.types import ImagePair, no_landmarks
-from tfrecords_builder.images import COLOURS, read_image
-from tfrecords_builder.sources.base import Lazy, Option, Problems, Request, Source, SourceTask
+from tfrecords_builder.images import read_image
+from tfrecords_builder.sources.base import (
+    COLOUR,
+    MODALITY,
+    Lazy,
+    Part,
+    Problems,
+    Request,
+    SourceTask,
+    existing_folder,
+    source,
+)
+from tfrecords_builder.splits import subjects_by_image
 from tfrecords_builder.tables import Table, check_inside, read_landmarks, read_table
+from tfrecords_builder.volumes import slice_spacing, volume_file
 
 TABLE = "pairs.csv"
 _REQUIRED = ("moving", "fixed")
@@ -40,6 +56,7 @@ _COLUMNS = (
 Row = dict[str, str]
 
 
+@source("pairs", summary="folder of image pairs listed in its pairs.csv", options=(MODALITY, COLOUR))
 def pairs_tasks(request: Request) -> list[SourceTask]:
     """The tasks of a folder with `pairs.csv`.
 
@@ -58,39 +75,32 @@ def pairs_tasks(request: Request) -> list[SourceTask]:
         SourceTask(
             name=name,
             role=request.role,
-            modality=request.options.get("modality", "unspecified"),
-            pairs=Lazy(functools.partial(_read_pairs, root, group, request), len(group)),
+            modality=request.options["modality"],
+            pairs=Lazy(_parts(root, group, request), len(group)),
         )
         for name, group in groups.items()
     ]
 
 
-def existing_folder(path: Optional[Path]) -> Path:
-    """`path`, if it is a folder; UserError otherwise."""
-    if path is None or not path.is_dir():
-        raise UserError(f"{path}: no such folder; `--input` must be a folder that exists.")
-    return path
-
-
 def _check_columns(path: Path, table: Table) -> None:
-    for name in _REQUIRED:
-        if name not in table.columns:
-            raise UserError(
-                f"{path}: column `{name}` is missing; the first line must name `moving` and `fixed`, "
-                f"got `{','.join(table.columns)}`."
-            )
+    problems = [
+        f"column `{name}` is missing; the first line must name `moving` and `fixed`, "
+        f"got `{','.join(table.columns)}`."
+        for name in _REQUIRED
+        if name not in table.columns
+    ]
     for name in table.columns:
         if name not in _COLUMNS:
             near = difflib.get_close_matches(name, _COLUMNS, 1)
             hint = f"did you mean `{near[0]}`?" if near else "remove it."
-            raise UserError(f"{path}: unknown column `{name}`; {hint} Known columns: {', '.join(_COLUMNS)}.")
+            problems.append(f"unknown column `{name}`; {hint} Known columns: {', '.join(_COLUMNS)}.")
     for name in ("landmarks", "spacing"):
         if (f"moving_{name}" in table.columns) != (f"fixed_{name}" in table.columns):
-            raise UserError(
-                f"{path}: `moving_{name}` and `fixed_{name}` go together; add the missing column."
-            )
+            problems.append(f"`moving_{name}` and `fixed_{name}` go together; add the missing column.")
     if not table.rows:
-        raise UserError(f"{path}: no pairs; add a row for each pair below the header.")
+        problems.append("no pairs; add a row for each pair below the header.")
+    if problems:
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
 
 
 def _checked_rows(root: Path, table: Table, problems: Problems) -> list[tuple[str, Row]]:
@@ -98,27 +108,31 @@ def _checked_rows(root: Path, table: Table, problems: Problems) -> list[tuple[st
     checked = []
     seen: dict[tuple[str, ...], str] = {}
     for number, row in table.rows:
-        where = f"{root / TABLE}, line {number}"
-        with problems.collected():
-            _check_paths(where, row)
-            identity = (row.get("task", ""), os.path.normpath(row["moving"]), os.path.normpath(row["fixed"]))
-            if identity in seen:
-                raise UserError(f"{where}: the same pair as in {seen[identity]}; remove one of the two.")
-            seen[identity] = f"line {number}"
-            checked.append((where, row))
+        found = list(_row_problems(row))
+        files = [os.path.realpath(root / row[name]) for name in _REQUIRED]
+        if not found and files[0] == files[1]:
+            found.append(f"`{row['moving']}` is both the moving and the fixed image; name two images.")
+        first = seen.setdefault((row.get("task", ""), *files), f"line {number}")
+        if not found and first != f"line {number}":
+            found.append(f"the same pair as in {first}; remove one of the two.")
+        for problem in found:
+            problems.add(f"{root / TABLE}, line {number}: {problem}")
+        if not found:
+            checked.append((f"{root / TABLE}, line {number}", row))
     return checked
 
 
-def _check_paths(where: str, row: Row) -> None:
+def _row_problems(row: Row) -> Iterator[str]:
+    """What is wrong with a row by itself."""
     for name in _REQUIRED:
         if not row[name]:
-            raise UserError(f"{where}: `{name}` is empty; name an image file.")
+            yield f"`{name}` is empty; name an image file."
     if bool(row.get("moving_landmarks")) != bool(row.get("fixed_landmarks")):
-        raise UserError(f"{where}: landmarks for one image only; name both files or neither.")
+        yield "landmarks for one image only; name both files or neither."
     for name in (*_REQUIRED, "moving_landmarks", "fixed_landmarks"):
         path = os.path.normpath(row.get(name) or ".")
         if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-            raise UserError(f"{where}: `{row[name]}` leads out of the folder; copy or link the file into it.")
+            yield f"`{row[name]}` leads out of the folder; copy or link the file into it."
 
 
 def _by_task(
@@ -137,45 +151,61 @@ def _by_task(
     raise UserError(f"{root / TABLE}: has no task `{wanted}`; `--task` must be one of: {', '.join(groups)}.")
 
 
-def _subjects_by_file(rows: list[tuple[str, Row]]) -> dict[str, str]:
-    """A subject for each image file: pairs that share a file, directly or in a chain, show the same one.
+def _file(root: Path, name: str) -> str:
+    """The image file, or the volume of a slice, by whatever links it is reached."""
+    return os.path.relpath(
+        os.path.realpath(root / volume_file(os.path.normpath(name))), os.path.realpath(root)
+    )
 
-    Otherwise two pairs of one image (adjacent slices, say) could end up in different splits.
+
+def _subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) -> list[str]:
+    """The subject of each row; two subjects that share an image are a problem.
+
+    Pairs that share an image, directly or in a chain, must not be divided
+    between splits: those without a subject take that of the others, and where
+    none of them names one, they make up a subject of their own.
     """
-    leader: dict[str, str] = {}
+    files = [tuple(_file(root, row[name]) for name in _REQUIRED) for _, row in rows]
+    leaders = subjects_by_image(files)
+    named: dict[str, str] = {}
+    subjects = [row.get("subject", "") for _, row in rows]
+    for (where, _), subject, (file, _) in zip(rows, subjects, files):
+        first = named.setdefault(leaders[file], subject) if subject else subject
+        if first != subject:
+            problems.add(
+                f"{where}: subjects `{first}` and `{subject}` share an image, directly or by other pairs, so "
+                "that a split between them would leak; give them one name, or none."
+            )
+    return [subject or named.get(leaders[file], leaders[file]) for subject, (file, _) in zip(subjects, files)]
 
-    def find(file: str) -> str:
-        while leader.setdefault(file, file) != file:
-            file = leader[file]
-        return file
 
-    for _, row in rows:
-        one, other = sorted(find(os.path.normpath(row[name])) for name in _REQUIRED)
-        leader[other] = one
-    return {file: find(file) for file in leader}
+def _parts(root: Path, rows: list[tuple[str, Row]], request: Request) -> list[Part]:
+    """A part for each row."""
+    return [
+        functools.partial(_read_row, root, where, row, subject, request)
+        for (where, row), subject in zip(rows, _subjects(root, rows, request.problems))
+    ]
 
 
-def _read_pairs(root: Path, rows: list[tuple[str, Row]], request: Request) -> Iterator[ImagePair]:
-    subjects = _subjects_by_file(rows)
-    for where, row in rows:
-        subject = row.get("subject") or subjects[os.path.normpath(row["fixed"])]
-        pair = _read_pair(root, where, row, subject, request)
-        if pair is not None:
-            yield pair
+def _read_row(root: Path, where: str, row: Row, subject: str, request: Request) -> Iterator[ImagePair]:
+    pair = _read_pair(root, where, row, subject, request)
+    if pair is not None:
+        yield pair
 
 
 def _read_pair(root: Path, where: str, row: Row, subject: str, request: Request) -> Optional[ImagePair]:
     """The row's pair, or None after its problems, all of them, went to `request.problems`."""
     key = f"{row['moving']}:{row['fixed']}"
     values: dict[str, Any] = {}
-    colour = request.options.get("colour", "green")
+    colour = request.options["colour"]
     for name in _REQUIRED:
         with request.problems.collected():
             values[name] = read_image(root / row[name], colour)
         with request.problems.collected():
             values[f"{name}_landmarks"] = _landmarks(root, row, name)
         with request.problems.collected():
-            values[f"{name}_spacing"] = _spacing(where, row.get(f"{name}_spacing", ""))
+            given = _spacing(where, row.get(f"{name}_spacing", ""))
+            values[f"{name}_spacing"] = given or slice_spacing(root / row[name])
     if len(values) < 6 or not _landmarks_fit(root, row, values, request.problems):
         return None
     return ImagePair(key=key, subject=subject, split=row.get("split", "").lower() or None, **values)
@@ -212,30 +242,7 @@ def _spacing(where: str, text: str) -> Optional[tuple[float, float]]:
         values = []
     if len(values) not in (1, 2) or not all(0 < value < np.inf for value in values):
         raise UserError(
-            f"{where}: spacing must be a number above 0, or row and column as `0.5x0.4`, in mm, got `{text}`."
+            f"{where}: spacing must be a number above 0, or row and column as `0.5x0.4`, in mm, "
+            f"got `{text}`; correct it."
         )
     return values[0], values[-1]
-
-
-MODALITY = Option(
-    "--modality",
-    {
-        "default": "unspecified",
-        "metavar": "TEXT",
-        "help": "what the images are, for the manifest (default: unspecified)",
-    },
-)
-COLOUR = Option(
-    "--colour",
-    {
-        "choices": COLOURS,
-        "default": "green",
-        "help": "what stands for a colour image: its green channel, where retinal vessels have the highest "
-        "contrast (default), or its luminance",
-    },
-)
-SOURCE = Source(
-    tasks=pairs_tasks,
-    summary="folder of image pairs listed in its pairs.csv",
-    options=(MODALITY, COLOUR),
-)

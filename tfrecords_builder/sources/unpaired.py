@@ -20,14 +20,57 @@ from tfmetareg.errors import UserError
 from tfmetareg.types import ImagePair
 from tfrecords_builder.deformation import carry_points, perturb, random_displacement, warp
 from tfrecords_builder.images import FORMATS, is_image, read_image, stem
-from tfrecords_builder.sources.base import Lazy, Option, Request, Source, SourceTask, number
-from tfrecords_builder.sources.pairs import COLOUR, MODALITY, existing_folder
+from tfrecords_builder.sources.base import (
+    COLOUR,
+    MODALITY,
+    Lazy,
+    Option,
+    Request,
+    SourceTask,
+    existing_folder,
+    number,
+    source,
+)
 
 _EMPTY = 1e-3
 # Mean length of a displacement drawn from an isotropic Gaussian, as a share of its root mean square.
 _MEAN_OF_RMS = math.sqrt(math.pi) / 2
 
 
+def _share(flag: str, default: float, text: str, low: float = 0.0, high: float = 1.0) -> Option:
+    settings = {
+        "type": number(float, low, high),
+        "default": default,
+        "metavar": "X",
+        "help": f"{text} (default: {default})",
+    }
+    return Option(flag, settings)
+
+
+@source(
+    "unpaired",
+    summary="folder of single images; pairs come from known smooth deformations",
+    options=(
+        MODALITY,
+        COLOUR,
+        _share(
+            "--displacement", 0.025, "mean displacement as a share of the width; 0.025 is 10 pixels of 400"
+        ),
+        _share("--smoothness", 0.08, "smoothness of the displacement as a share of the width", low=0.01),
+        _share("--rotation", 2.0, "largest rotation in degrees", high=180.0),
+        _share("--noise", 0.03, "standard deviation of the noise, as a share of the intensity range"),
+        _share("--illumination", 0.1, "relative standard deviation of the smooth change of brightness"),
+        Option(
+            "--landmarks",
+            {
+                "type": number(int, 0),
+                "default": 25,
+                "metavar": "N",
+                "help": "landmarks per pair, at most (default: 25)",
+            },
+        ),
+    ),
+)
 def unpaired_tasks(request: Request) -> list[SourceTask]:
     """One task of all image files directly in the folder; files of one name with different endings
     are one subject.
@@ -42,21 +85,15 @@ def unpaired_tasks(request: Request) -> list[SourceTask]:
             f"{root}: no images in this folder; put files ending in {', '.join(FORMATS)} directly into it."
         )
     name = request.task or root.resolve().name
-    pairs = Lazy(functools.partial(_make_pairs, files, request), len(files))
-    return [SourceTask(name, request.role, request.options.get("modality", "unspecified"), pairs)]
+    pairs = Lazy([functools.partial(_make_pairs, file, request) for file in files], len(files))
+    return [SourceTask(name, request.role, request.options["modality"], pairs)]
 
 
-def _make_pairs(files: list[Path], request: Request) -> Iterator[ImagePair]:
-    defaults = {option.name: option.settings["default"] for option in SOURCE.options}
-    options = {**defaults, **request.options}
-    del options["modality"]
-    colour = options.pop("colour")
-    for file in files:
-        image = None
-        with request.problems.collected():
-            image = read_image(file, colour)
-        if image is not None:
-            yield make_pair(image, file.name, seed=request.seed, **options)
+def _make_pairs(file: Path, request: Request) -> Iterator[ImagePair]:
+    how = {name: value for name, value in request.options.items() if name not in ("modality", "colour")}
+    with request.problems.collected():
+        image = read_image(file, request.options["colour"])
+        yield make_pair(image, file.name, seed=request.seed, **how)
 
 
 def make_pair(
@@ -157,39 +194,3 @@ def matching_points(
     places = carry_points(corners, displacement)
     inside = ((places >= margin) & (places <= np.asarray(moving.shape) - 1 - margin)).all(axis=1)
     return corners[inside][:count], places[inside][:count]
-
-
-def _share(flag: str, default: float, text: str, low: float = 0.0, high: float = 1.0) -> Option:
-    settings = {
-        "type": number(float, low, high),
-        "default": default,
-        "metavar": "X",
-        "help": f"{text} (default: {default})",
-    }
-    return Option(flag, settings)
-
-
-SOURCE = Source(
-    tasks=unpaired_tasks,
-    summary="folder of single images; pairs come from known smooth deformations",
-    options=(
-        MODALITY,
-        COLOUR,
-        _share(
-            "--displacement", 0.025, "mean displacement as a share of the width; 0.025 is 10 pixels of 400"
-        ),
-        _share("--smoothness", 0.08, "smoothness of the displacement as a share of the width", low=0.01),
-        _share("--rotation", 2.0, "largest rotation in degrees", high=180.0),
-        _share("--noise", 0.03, "standard deviation of the noise, as a share of the intensity range"),
-        _share("--illumination", 0.1, "relative standard deviation of the smooth change of brightness"),
-        Option(
-            "--landmarks",
-            {
-                "type": number(int, 0),
-                "default": 25,
-                "metavar": "N",
-                "help": "landmarks per pair, at most (default: 25)",
-            },
-        ),
-    ),
-)

@@ -61,6 +61,17 @@ def test_summary_by_hand():
     assert found["seconds_per_pair"] == {"median": 0.5}
 
 
+def test_summary_of_optional_measures_is_over_the_pairs_that_have_them():
+    found = summary([
+        result("a", distance_mm=1.0, distance_before_mm=3.0, dice=0.75, dice_before=0.5),
+        result("b", distance_mm=2.0, distance_before_mm=5.0),
+        result("c", dice=0.25, dice_before=0.0),
+    ])  # fmt: skip
+    assert found["distance_mm"] == {"mean": 1.5, "std": 0.5, "before_mean": 4.0}
+    assert found["dice"] == {"mean": 0.5, "std": 0.25, "before_mean": 0.25}
+    assert summary(THREE)["distance_mm"] is summary(THREE)["dice"] is None
+
+
 def test_summary_has_no_distance_where_no_pair_has_landmarks():
     found = summary(THREE[2:])
     assert found["distance_px"] is None
@@ -109,6 +120,43 @@ def test_pairs_without_landmarks_have_no_distance(target):
     bare = target.map(lambda example: {**example, "moving_landmarks": none, "fixed_landmarks": none})
     for one in Evaluator(undeformed, bare, registration_loss)():
         assert (one.distance_px, one.distance_before_px, one.landmarks) == (None, None, 0)
+
+
+def labelled(example):
+    """A label above and one below the middle; the moving image's lie where its shift puts them."""
+    fixed = tf.reshape(tf.repeat(tf.constant([1, 2], tf.uint8), 16 * 32), (32, 32, 1))
+    moving = tf.roll(fixed, 1, axis=0)
+    return {**example, "fixed_labels": fixed, "moving_labels": moving, "moving_spacing": [0.5, 2.0]}
+
+
+def test_millimetres_and_dice_are_measured_where_spacing_and_labels_are_known(target):
+    for one in Evaluator(undeformed, target.map(labelled), registration_loss)():
+        assert one.distance_mm == one.distance_before_mm == pytest.approx(math.hypot(0.5, 4), abs=1e-4)
+        # Row 0 and row 16 have the other label: 15 and 15 of 16 rows are shared by each.
+        assert one.dice == one.dice_before == pytest.approx(30 / 32)
+    for one in Evaluator(shifted_back, target.map(labelled), registration_loss)():
+        assert one.distance_mm == pytest.approx(0, abs=1e-4) and one.distance_before_mm > 4
+        # The border is continued outwards: the last row finds no label 1 to bring back.
+        assert one.dice == 1 and one.dice_before < 1
+
+
+def test_pairs_without_spacing_or_labels_have_no_millimetres_and_no_dice(target):
+    for one in Evaluator(undeformed, target, registration_loss)():
+        assert (one.distance_mm, one.distance_before_mm, one.dice, one.dice_before) == (None,) * 4
+        assert one.distance_px is not None
+
+
+def test_pairs_with_and_without_labels_share_one_trace(target):
+    traces = []
+
+    def counted(*arguments):
+        traces.append(arguments)
+        return registration_loss(*arguments)
+
+    mixed = target.take(1).concatenate(target.map(labelled)).concatenate(target.take(1))
+    results = Evaluator(undeformed, mixed, counted)()
+    assert [one.dice is None for one in results] == [True, False, False, False, True]
+    assert len(traces) == 1
 
 
 def test_examples_hold_the_first_pairs_as_they_were_registered(target):

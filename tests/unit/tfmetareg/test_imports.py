@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 # A module imports from its own layer and from those before it.
 LAYERS = (
-    ("types", "errors", "files", "_compat", "config", "schema"),
+    ("types", "errors", "files", "_compat", "config", "schema", "device", "alignment"),
     ("spatial",),
     ("data", "models", "losses", "metrics"),
     ("optim", "steps"),
@@ -91,7 +91,7 @@ def test_the_command_line_starts_without_tensorflow(name):
 
 @pytest.mark.parametrize("file", of("tfrecords_builder/"))
 def test_the_builder_takes_from_the_library_only_what_both_share(file):
-    assert parts(IMPORTS[file]) <= {"schema", "types", "config", "errors", "files", "_compat"}
+    assert parts(IMPORTS[file]) <= {"schema", "types", "config", "errors", "files", "alignment", "_compat"}
 
 
 @pytest.mark.parametrize("file", of("tfmetareg/"))

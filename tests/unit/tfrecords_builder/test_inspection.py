@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from tfmetareg.files import sha256
+from tfmetareg.schema import Split, Task, decode_pair
+from tfmetareg.types import ImagePair
+from tfrecords_builder.inspection import Summary, notes
 
 
 @pytest.fixture
@@ -32,24 +37,52 @@ def test_the_table_tells_what_is_there(records, run):
     status, out, err = run("inspect", records)
     assert (status, err) == (0, "")
     assert "images of 80 x 96, every shard verified" in out
-    cells = [line.split() for line in out.splitlines()[2:]]
-    assert cells[0][:8] == ["plain", "source", "unspecified", "train", "4", "2", "2", "0.0"]
-    assert cells[1][:8] == ["plain", "source", "unspecified", "test", "2", "1", "2", "0.0"]
+    cells = [re.split(r"  +", line) for line in out.splitlines()[2:6]]
+    assert cells[0][:7] == ["plain", "source", "unspecified", "train", "4", "2", "2"]
+    assert cells[1][:7] == ["plain", "source", "unspecified", "test", "2", "1", "2"]
+    assert cells[0][9:] == ["0.0", "-", "-", "-"]
     # Both images grow twofold, and the landmarks' distance of one pixel with them.
-    assert cells[2][:11] == [
-        "marked",
-        "target",
-        "unspecified",
-        "finetune",
-        "4",
-        "2",
-        "2",
-        "2.0",
-        "2.00",
-        "±",
-        "0.00",
-    ]
-    assert all(0 < float(row[-1]) < 1 for row in cells)
+    assert cells[2][3:7] + cells[2][9:] == ["finetune", "4", "2", "2", "2.0", "2.00", "2.00", "2.00"]
+    assert "note:" not in out
+
+
+def test_intensities_are_those_of_all_pixels(records, run):
+    """Against the records read by themselves."""
+    row = run("inspect", records)[1].splitlines()[2]
+    pixels = np.concatenate(
+        [
+            np.stack([pair.moving, pair.fixed]).ravel()
+            for number in range(2)
+            for pair in map(
+                decode_pair,
+                tf.data.TFRecordDataset(
+                    str(records / f"plain-train.tfrecord-0000{number}-of-00002")
+                ).as_numpy_iterator(),
+            )
+        ]
+    )
+    expected = f"{pixels.mean() / 255:.3f} ± {pixels.std() / 255:.3f}  {(pixels == 0).mean():.0%}"
+    assert re.sub("  +", "  ", row).count(expected) == 1
+
+
+def summary(*distances: float) -> Summary:
+    found = Summary(Task("t", "target", "x", {"test": Split(len(distances), 1, ())}), "test")
+    image = np.zeros((100, 100), np.uint8)
+    for number, distance in enumerate(distances):
+        points = np.float32([[10, 10], [20, 20]])
+        moved = points + np.float32([0, distance])
+        found.add(ImagePair(str(number), "s", image, image, moved, points), 0)
+    return found
+
+
+def test_displacements_against_the_networks_reach():
+    """By hand: of 0, 1, ..., 10 px, those above 4 % of 100 px are six."""
+    found = summary(*range(11))
+    assert found.displacement() == pytest.approx((5, 9, 10))
+    assert found.row()[-3:] == ["5.00", "9.00", "10.00"]
+    (line,) = notes([found, summary(1, 4)], width=100)
+    assert "task `t`, split test: 6 of 11 pairs start more than 4.0 px apart (4% of the width)" in line
+    assert notes([found], width=300) == []
 
 
 def damage(records, kind):

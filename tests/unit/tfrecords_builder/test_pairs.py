@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +8,7 @@ from PIL import Image
 from tfmetareg.errors import UserError
 from tfrecords_builder.sources.base import InputErrors, Request
 from tfrecords_builder.sources.pairs import pairs_tasks
+from tfrecords_builder.splits import Member, assign_splits
 
 
 def request(root, **changes):
@@ -64,6 +66,62 @@ def test_pairs_that_share_an_image_are_one_subject_where_none_is_named(pairs_fol
     first, second, third, fourth = [pair.subject for pair in pairs]
     assert first == second
     assert len({first, third, fourth}) == 3
+
+
+def test_a_pair_without_subject_takes_that_of_the_pairs_it_shares_images_with(pairs_folder):
+    """m0 and m1 are named, m2 hangs on m1 by way of f1, f4 stands alone."""
+    pairs_folder.rows = [
+        ["m0.png", "f0.png", "eye0"],
+        ["m1.png", "f1.png", "eye1"],
+        ["m2.png", "f1.png", ""],
+        ["m2.png", "f2.png", ""],
+        ["m4.png", "f4.png", ""],
+    ]
+    (pairs,) = read(request(pairs_folder.table())).values()
+    assert [pair.subject for pair in pairs] == ["eye0", "eye1", "eye1", "eye1", "f4.png"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_two_subjects_that_share_an_image_are_refused(pairs_folder, link):
+    """eye1's pair and eye0's hang together by a pair that names neither, and by a link under another name."""
+    shared = "m0.png"
+    if link:
+        shared = "other.png"
+        (pairs_folder.root / shared).symlink_to("m0.png")
+    pairs_folder.rows = [
+        ["m0.png", "f0.png", "eye0"],
+        [shared, "f1.png", ""],
+        ["m2.png", "f1.png", "eye1"],
+    ]
+    with pytest.raises(InputErrors) as error:
+        read(request(pairs_folder.table()))
+    (line,) = error.value.lines
+    assert "line 4: subjects `eye0` and `eye1` share an image" in line
+
+
+@pytest.mark.parametrize("named", [0.0, 0.5, 1.0])
+def test_no_image_is_in_two_splits(pairs_folder, named):
+    """Random pairs over few images, some with a subject: either refused, or never divided."""
+    rng = np.random.default_rng(int(10 * named))
+    divided = refused = 0
+    for _ in range(30):
+        pairs_folder.rows = [
+            [f"m{m}.png", f"f{f}.png", f"eye{m}" if rng.random() < named else ""]
+            for m, f in sorted({tuple(rng.integers(0, 6, 2)) for _ in range(5)})
+        ]
+        try:
+            (pairs,) = read(request(pairs_folder.table())).values()
+        except InputErrors:
+            refused += 1
+            continue
+        splits = assign_splits([Member(p.key, p.subject, p.split) for p in pairs], "source")
+        homes = {}
+        for key, split in splits.items():
+            for image in key.split(":"):
+                assert homes.setdefault(image, split) == split
+        divided += len({*splits.values()}) == 2
+    assert divided > 0
+    assert (refused > 0) == (named > 0)
 
 
 def test_task_column(pairs_folder):
@@ -151,6 +209,7 @@ def test_every_problem_is_named_in_one_run(pairs_folder):
         "line 7: `../one.csv` leads out of the folder",
         "line 8: the same pair as in line 2",
         "line 9: `fixed` is empty",
+        "line 9: `/etc/a.png` leads out of the folder",
     ]
     assert len(error.value.lines) == len(expected)
     for rule in expected:
@@ -172,3 +231,57 @@ def test_real_landmarks_match_real_vessels(real_data):
             rows, columns = np.rint(points).astype(int).T
             assert image[rows, columns].mean() > 1.5 * image.mean()
             assert image[rows, columns].mean() > 1.5 * image[columns, rows].mean()
+
+
+@pytest.fixture
+def volumes_folder(pairs_folder):
+    """Two volumes of 9 slices, one of them with two channels; rows that name their slices."""
+    voxels = np.random.default_rng(0).normal(size=(12, 14, 9, 2)).astype(np.float32)
+    affine = np.diag([-2.0, 0.5, 3.0, 1.0])  # from right to left
+    nibabel.save(nibabel.Nifti1Image(voxels[..., 0], affine), pairs_folder.root / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), pairs_folder.root / "b.nii")
+    pairs_folder.columns = ["moving", "fixed"]
+    pairs_folder.rows = [["a.nii.gz#4", "a.nii.gz#3"], ["./a.nii.gz#7", "a.nii.gz#6"]]
+    pairs_folder.rows += [['"b.nii#4,1"', '"b.nii#3,1"']]
+    return pairs_folder
+
+
+def test_slices_of_volumes_are_turned_and_bring_their_spacing(volumes_folder):
+    (pairs,) = read(request(volumes_folder.table())).values()
+    # x runs from right to left in the file already, as in the picture; y is turned to run downwards.
+    voxels = nibabel.load(volumes_folder.root / "b.nii").get_fdata(dtype=np.float32)
+    np.testing.assert_array_equal(pairs[0].moving, voxels[:, ::-1, 4, 0].T)
+    np.testing.assert_array_equal(pairs[2].fixed, voxels[:, ::-1, 3, 1].T)
+    assert pairs[0].moving_spacing == pairs[2].fixed_spacing == pytest.approx((0.5, 2.0))
+    assert pairs[2].key == "b.nii#4,1:b.nii#3,1"
+
+
+def test_the_slices_of_a_volume_are_one_subject(volumes_folder):
+    (pairs,) = read(request(volumes_folder.table())).values()
+    assert [pair.subject for pair in pairs] == ["a.nii.gz", "a.nii.gz", "b.nii"]
+    volumes_folder.rows.append(["a.nii.gz#1", '"b.nii#1,0"'])
+    (pairs,) = read(request(volumes_folder.table())).values()
+    assert len({pair.subject for pair in pairs}) == 1
+
+
+def test_a_spacing_in_the_table_goes_before_that_of_the_volume(volumes_folder):
+    volumes_folder.columns += ["moving_spacing", "fixed_spacing"]
+    volumes_folder.rows = [["a.nii.gz#4", "a.nii.gz#3", "9", ""]]
+    ((pair,),) = read(request(volumes_folder.table())).values()
+    assert pair.moving_spacing == (9, 9)
+    assert pair.fixed_spacing == pytest.approx((0.5, 2.0))
+
+
+def test_slices_that_are_not_there_are_a_line_each(volumes_folder):
+    volumes_folder.rows = [["a.nii.gz#9", "a.nii.gz#8"], ["a.nii.gz#x", "b.nii#0"], ["c.nii#1", "a.nii.gz#1"]]
+    with pytest.raises(InputErrors) as caught:
+        read(request(volumes_folder.table()))
+    said = [
+        "has no slice 9; slices are 0 to 8",
+        "a.nii.gz#x: name a slice as `#INDEX`",
+        "b.nii: has 2 channels; name one",
+        "c.nii: no such file",
+    ]
+    assert len(caught.value.lines) == len(said), caught.value.lines
+    for line, part in zip(caught.value.lines, said):
+        assert part in line

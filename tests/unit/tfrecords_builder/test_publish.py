@@ -8,7 +8,8 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.schema import MANIFEST, Manifest, Shard, Split, Task, shard_name
 from tfrecords_builder import publish as module
-from tfrecords_builder.publish import publish, staging_folder
+from tfrecords_builder.publish import finish_published, publish, staging_folder
+from tfrecords_builder.workers import Stopped
 
 
 def stage(folder, contents, *, shape=(16, 16), name="octa"):
@@ -85,42 +86,128 @@ def test_the_only_task_may_change_its_shape(tmp_path):
     assert Manifest.read(tmp_path / "r").image_shape == (32, 32)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL at a known step; real ones are in test_restart."""
+
+
+def killed_at(step, monkeypatch, staging, output, manifest):
+    """Publishes, and stops before the given file operation; whether it got to the end."""
+    done = 0
+
+    def counted(function):
+        def call(*arguments, **options):
+            nonlocal done
+            if done == step:
+                raise Killed
+            done += 1
+            return function(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", counted(os.replace))
+        patch.setattr(module.Path, "unlink", counted(module.Path.unlink))
+        try:
+            publish(staging, output, manifest, overwrite=True)
+        except Killed:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("contents", [["x", "y"], ["x"], ["a", "b"], ["a", "y", "z"]])
-def test_killed_at_any_step_the_records_are_whole(tmp_path, monkeypatch, contents):
+def test_killed_at_any_step_the_records_are_whole_and_can_be_made_again(
+    tmp_path, monkeypatch, listing, contents
+):
     """Stops a replacement before each of its file operations in turn."""
+    expected = tmp_path / "expected"
+    put(expected, ["keep"], name="kept")
+    put(expected, contents)
     for step in range(20):
         output = tmp_path / f"{len(contents)}-{step}"
         put(output, ["keep"], name="kept")
         put(output, ["a", "b"])
-        done = 0
-
-        class Killed(BaseException):
-            pass
-
-        def counted(function, step=step, killed=Killed):
-            def call(*arguments, **options):
-                nonlocal done
-                if done == step:
-                    raise killed
-                done += 1
-                return function(*arguments, **options)
-
-            return call
-
-        with monkeypatch.context() as patch, staging_folder(output) as staging:
-            manifest = stage(staging, contents)
-            patch.setattr(os, "replace", counted(os.replace))
-            patch.setattr(module.Path, "unlink", counted(module.Path.unlink))
-            try:
-                publish(staging, output, manifest, overwrite=True)
-                finished = True
-            except Killed:
-                finished = False
+        with staging_folder(output) as staging:
+            finished = killed_at(step, monkeypatch, staging, output, stage(staging, contents))
         assert readable(output) in (["kept", "octa"], ["kept"])
+        put(output, contents, overwrite=True)
+        assert readable(output) == ["kept", "octa"]
+        assert listing(output) == listing(expected)
         if finished:
             assert step > 2
             return
     pytest.fail("never finished")
+
+
+TASKS = ("octa",)
+
+
+def interrupt(output, identity, error=KeyboardInterrupt, tasks=TASKS):
+    """A build that is stopped after it has left a file; its staging folder."""
+    with pytest.raises(error), staging_folder(output, tasks, identity) as staging:
+        (staging / "work").write_text(identity or "")
+        raise error
+    return staging
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
+def test_the_same_build_finds_what_a_stopped_one_left(tmp_path, error):
+    staging = interrupt(tmp_path / "r", "one", error)
+    with staging_folder(tmp_path / "r", TASKS, "one") as again:
+        assert again == staging
+        assert (again / "work").read_text() == "one"
+    assert os.listdir(tmp_path / "r") == []
+
+
+def test_another_build_never_finds_it(tmp_path):
+    old, other = interrupt(tmp_path / "r", "one"), interrupt(tmp_path / "r", "x", tasks=("other",))
+    with staging_folder(tmp_path / "r", TASKS, "two") as staging:
+        assert os.listdir(staging) == []
+        assert not old.exists()
+    assert os.listdir(tmp_path / "r") == [other.name]
+
+
+def test_an_error_and_a_build_without_identity_leave_nothing(tmp_path):
+    interrupt(tmp_path / "r", "one", UserError)
+    interrupt(tmp_path / "r", None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_same_build_does_not_run_twice_at_a_time(tmp_path):
+    with staging_folder(tmp_path / "r", TASKS, "one") as staging:
+        (staging / "work").write_text("mine")
+        with (
+            pytest.raises(UserError, match="is running already"),
+            staging_folder(tmp_path / "r", TASKS, "one"),
+        ):
+            pass
+        with staging_folder(tmp_path / "r", TASKS, "two"):
+            assert (staging / "work").read_text() == "mine"
+
+
+def test_a_build_killed_after_it_had_published_is_finished_by_the_next(tmp_path, listing, monkeypatch):
+    output = tmp_path / "r"
+    put(output, ["a", "b"])
+    monkeypatch.setattr(module, "_sweep", interrupted)
+    with pytest.raises(KeyboardInterrupt), staging_folder(output, TASKS, "one") as staging:
+        publish(staging, output, stage(staging, ["x"]), overwrite=True)
+    monkeypatch.undo()
+    assert len(os.listdir(output)) == 5  # the manifest, three shards, the staging folder
+    assert not finish_published(output, TASKS, "two")
+    assert finish_published(output, TASKS, "one")
+    assert not finish_published(output, TASKS, "one")
+    assert sorted(os.listdir(output)) == sorted([MANIFEST, shard_name("octa", "train", 0, 1)])
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_a_build_killed_before_it_had_published_is_not_taken_for_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_replace_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt), staging_folder(tmp_path / "r", TASKS, "one") as staging:
+        publish(staging, tmp_path / "r", stage(staging, ["x"]), overwrite=False)
+    assert not finish_published(tmp_path / "r", TASKS, "one")
+    assert staging.exists()
 
 
 def test_an_output_that_cannot_be_written(tmp_path, listing):

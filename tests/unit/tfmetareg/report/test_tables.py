@@ -114,3 +114,26 @@ def test_csv_is_not_rounded(tmp_path):
         "folding_percent_mean,ms_per_pair"
     )
     assert row == "ours_10,10.0,1.23456789,0.5,0.7,0.05,0.5,0.02,34.0"
+
+
+def test_dice_and_millimetres_have_columns_only_where_some_row_has_them(tmp_path):
+    plain = {"transfer": {"distance": 2.5}}
+    headings = [column.heading for column in table_of(tmp_path / "plain", **plain).columns]
+    assert headings == ["Method", "Epochs", "Distance (px)", "NCC", "Local NCC", "Folding (%)", "ms/pair"]
+    table = table_of(
+        tmp_path / "more",
+        **plain,
+        ours_10={"distance": 1.25, "distance_mm": spread(0.625), "dice": spread(0.81234)},
+        syn={"distance": 1.0, "distance_mm": spread(0.5), "dice": spread(0.7)},
+    )
+    assert [column.heading for column in table.columns] == [
+        "Method", "Epochs", "Distance (px)", "Distance (mm)", "NCC", "Local NCC", "Dice",
+        "Folding (%)", "ms/pair",
+    ]  # fmt: skip
+    by_heading = [
+        {column.heading: cell.text for column, cell in zip(table.columns, row)} for row in table.rows
+    ]
+    assert (by_heading[0]["Distance (mm)"], by_heading[0]["Dice"]) == ("–", "–")
+    assert (by_heading[1]["Distance (mm)"], by_heading[1]["Dice"]) == ("0.62 ± 0.05", "0.812 ± 0.050")
+    assert (best(table)["Distance (mm)"], best(table)["Dice"]) == (["ANTs SyN"], ["Ours (10)"])
+    assert to_csv(table).splitlines()[1] == "transfer,,2.5,0.5,,,0.7,0.05,0.5,,,0.02,34.0"

@@ -1,0 +1,187 @@
+"""Affine alignment of a pair, for shifts and turns that are beyond a deformable network's reach.
+
+An alignment is a (2, 3) matrix [A | t], (row, column), in pixels: the point p of the fixed image lies at
+A p + t in the moving one. Registration is SimpleITK's, by correlation at several resolutions. It starts from
+where the images are and from the highest peaks of the phase correlation (windowed, and with the moving image
+turned a little either way); whichever start ends in the best agreement is refined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its customary name
+from scipy import fft, ndimage
+
+from tfmetareg.types import no_alignment
+
+KINDS = ("none", "rigid", "affine")
+
+_ANGLES = (0, -8, 8, -4, 4)
+_STARTS = 3
+# Standard deviations, as shares of the height: of what is smoothed away before images are compared, and of
+# the slow changes of brightness that say nothing about the place.
+_FINE, _COARSE = 0.006, 0.04
+_MIN_OVERLAP = 0.3
+# The starts are searched from at about this height, at least: with less, the vessels of a retina are gone and
+# what is left misleads. Images are smoothed by as many pixels as they are shrunk by.
+_SEARCH_HEIGHT = 80
+# First and last length of the optimizer's steps, in pixels.
+_STEP, _LAST_STEP, _MAX_STEPS = 2.0, 0.05, 60
+_MIN_SIDE = 32
+
+
+def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.ndarray:
+    """Finds the alignment of two images of one shape.
+
+    Depends on the images alone: no randomness, one thread.
+
+    Args:
+        moving, fixed: (height, width), any real dtype.
+        kind: "rigid" (shift and rotation, in pixels), "affine", or "none".
+
+    Returns:
+        float32 (2, 3). The identity where nothing agrees better than the images as they are.
+    """
+    images = moving.astype(np.float32), fixed.astype(np.float32)
+    if kind == "none" or min(fixed.shape) < _MIN_SIDE:
+        return no_alignment()
+    coarse = max(1, len(fixed) // _SEARCH_HEIGHT)
+    found = [_refine(*images, start, "rigid", [coarse]) for start in _starts(*images)]
+    best = max(found, key=lambda alignment: agreement(*images, alignment))
+    candidates = [_refine(*images, best, kind, [(coarse + 1) // 2, 1]), best, no_alignment()]
+    return max(candidates, key=lambda alignment: agreement(*images, alignment)).astype(np.float32)
+
+
+def resample(image: np.ndarray, alignment: np.ndarray, *, order: int = 1) -> np.ndarray:
+    """The moving image (or its labels, with order 0) on the fixed grid; 0 where it has no pixel.
+
+    Args:
+        image: (height, width), real or uint8.
+        alignment: (2, 3).
+        order: of the interpolation: 1 linear, 0 nearest neighbour.
+
+    Returns:
+        (height, width), of the dtype of `image`.
+    """
+    matrix, shift = alignment[:, :2], alignment[:, 2]
+    if image.dtype.kind in "iu" and order > 0:
+        resampled = ndimage.affine_transform(image.astype(np.float32), matrix, shift, order=order)
+        return np.rint(resampled).astype(image.dtype)
+    return ndimage.affine_transform(image, matrix, shift, order=order)
+
+
+def to_moving(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
+    """Where points of the fixed (or aligned) grid lie in the moving image as it was: float32 (n, 2)."""
+    return (points @ alignment[:, :2].T + alignment[:, 2]).astype(np.float32)
+
+
+def to_aligned(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
+    """Inverse of `to_moving`: where points of the moving image come to lie on the fixed grid."""
+    inverse = np.linalg.inv(alignment[:, :2].astype(np.float64))
+    return ((points - alignment[:, 2]) @ inverse.T).astype(np.float32)
+
+
+def agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> float:
+    """Correlation of the images' middle frequencies where they overlap, times the overlap's square root.
+
+    The square root of the overlap weighs as its number of pixels does in the significance of a correlation:
+    a small corner that happens to agree does not win.
+    """
+    matrix, shift = alignment[:, :2], alignment[:, 2]
+    carried = ndimage.affine_transform(_band(moving), matrix, shift, order=1, cval=np.nan)
+    overlap = ~np.isnan(carried)
+    if overlap.mean() < _MIN_OVERLAP:
+        return -1.0
+    first, second = carried[overlap], _band(fixed)[overlap]
+    first, second = first - first.mean(), second - second.mean()
+    norm = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / norm * np.sqrt(overlap.mean())) if norm else -1.0
+
+
+def _band(image: np.ndarray) -> np.ndarray:
+    fine, coarse = (ndimage.gaussian_filter(image, share * len(image)) for share in (_FINE, _COARSE))
+    return fine - coarse
+
+
+def _starts(moving: np.ndarray, fixed: np.ndarray) -> Iterator[np.ndarray]:
+    """The identity, and the highest peaks of the phase correlation."""
+    yield no_alignment()
+    peaks = [_phase_peak(moving, fixed, angle) for angle in _ANGLES]
+    for _, alignment in sorted(peaks, key=lambda peak: -peak[0])[:_STARTS]:
+        yield alignment
+
+
+def _phase_peak(moving: np.ndarray, fixed: np.ndarray, degrees: float) -> tuple[float, np.ndarray]:
+    """Height of the highest peak with the moving image turned by an angle, and its alignment.
+
+    Window and smoothing (of the correlation, by the share `_FINE`) as a repeat scan needs them: without a
+    window the border of the images dominates, and a deformed pair has no sharp peak.
+    """
+    angle = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = (np.array(fixed.shape) - 1) / 2
+    turned = ndimage.affine_transform(moving, matrix, centre - matrix @ centre, order=1, mode="nearest")
+    product = fft.rfft2(_windowed(turned)) * np.conj(fft.rfft2(_windowed(fixed)))
+    correlation = fft.irfft2(product / np.maximum(np.abs(product), 1e-9), fixed.shape)
+    correlation = ndimage.gaussian_filter(correlation, _FINE * len(fixed), mode="wrap")
+    place = np.array(np.unravel_index(correlation.argmax(), fixed.shape))
+    shift = np.where(place > np.array(fixed.shape) / 2, place - fixed.shape, place)
+    return correlation.max(), np.column_stack([matrix, centre - matrix @ centre + matrix @ shift])
+
+
+def _windowed(image: np.ndarray) -> np.ndarray:
+    window = np.outer(*map(np.hanning, image.shape))
+    return (image - np.average(image, weights=window)) * window
+
+
+def _refine(
+    moving: np.ndarray, fixed: np.ndarray, start: np.ndarray, kind: str, levels: list[int]
+) -> np.ndarray:
+    """SimpleITK's registration from `start`; `start` itself where it does not find its way.
+
+    Lengths are in half heights from the image's centre: a step of the optimizer then means much the same
+    shift at the border, whichever parameter it changes. In pixels, a step of 1 in an entry of the matrix
+    would throw the image out of sight.
+    """
+    unit = 2 / len(fixed)
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)  # Sums in another order give other last digits.
+    method.SetMetricAsCorrelation()
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(_STEP * unit, _LAST_STEP * unit, _MAX_STEPS)
+    method.SetShrinkFactorsPerLevel(levels)
+    method.SetSmoothingSigmasPerLevel([float(level) for level in levels])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    method.SetInitialTransform(_transform(start, kind, fixed.shape, unit), inPlace=False)
+    try:
+        found = method.Execute(*(_centred(image, unit) for image in (fixed, moving)))
+    except RuntimeError:  # The images no longer overlap, or are constant where they do.
+        return start
+    return _alignment(found, fixed.shape, unit)
+
+
+def _centred(image: np.ndarray, unit: float) -> sitk.Image:
+    centred = sitk.GetImageFromArray(image)
+    centred.SetSpacing([unit, unit])
+    centred.SetOrigin([-unit * (side - 1) / 2 for side in image.shape[::-1]])
+    return centred
+
+
+def _transform(alignment: np.ndarray, kind: str, shape: tuple[int, ...], unit: float) -> sitk.Transform:
+    """The alignment as SimpleITK has it: (x, y), from the image's centre, in units."""
+    centre = (np.array(shape) - 1) / 2
+    matrix, shift = alignment[:, :2], alignment[:, 2]
+    offset = unit * (matrix @ centre + shift - centre)
+    if kind == "affine":
+        return sitk.AffineTransform(matrix[::-1, ::-1].ravel().tolist(), offset[::-1].tolist())
+    return sitk.Euler2DTransform((0, 0), float(np.arctan2(matrix[0, 1], matrix[0, 0])), offset[::-1].tolist())
+
+
+def _alignment(transform: sitk.Transform, shape: tuple[int, ...], unit: float) -> np.ndarray:
+    """Inverse of `_transform`."""
+    centre = (np.array(shape) - 1) / 2
+    origin, x, y = (np.array(transform.TransformPoint(point))[::-1] for point in ((0, 0), (1, 0), (0, 1)))
+    matrix = np.column_stack([y - origin, x - origin])
+    return np.column_stack([matrix, origin / unit + centre - matrix @ centre])
