@@ -31,6 +31,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.repetitions is not None and options.repetitions < 1:
+        parser.error("--repetitions must be at least 1.")
     suite = QUICK_CASES if options.quick else CASES
     cases = [case for case in suite if case.name in (options.only or [case.name])]
     if not cases:

@@ -45,4 +45,5 @@ def _gpu() -> str:
     if not shutil.which("nvidia-smi"):
         return ""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(query, capture_output=True, text=True)
+    return "" if done.returncode else done.stdout.strip()

@@ -35,6 +35,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "precision", help="where the runs go")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance")
     options = parser.parse_args()
+    if len(set(options.seeds)) < 2:
+        parser.error("--seeds must be two at least: their spread is the yardstick.")
     distances = {
         precision: {seed: experiment(options.work, precision, seed) for seed in options.seeds}
         for precision in PRECISIONS

@@ -43,7 +43,7 @@ class Data:
         root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
         sources: Source tasks. Empty means all tasks of that role.
         target: Target task. Empty means the only task of that role.
-        verify: Compares the content of every shard with the manifest's SHA-256 before anything else.
+        verify: Compares every shard of these tasks with the manifest's SHA-256 before anything else.
     """
 
     root: Optional[str] = None
@@ -59,7 +59,7 @@ class Model:
     Args:
         name: Name in the model registry.
         features: U-Net features, encoder then decoder (surplus decoder entries at full resolution).
-        precision: "float32"; "tensorfloat32" (products on a GPU); "mixed_bfloat16" (the U-Net alone);
+        precision: "float32"; "tensorfloat32" (all products on a GPU); "mixed_bfloat16" (the U-Net alone);
             "auto" takes bfloat16 where the device multiplies it natively, else float32.
     """
 

@@ -29,9 +29,9 @@ def set_precision(precision: str) -> None:
     """Lets a GPU round the factors of float32 products to TensorFloat32, or forbids it.
 
     Args:
-        precision: as for `resolve_precision`; only "float32" forbids.
+        precision: as for `resolve_precision`; only "tensorfloat32" lets it.
     """
-    tf.config.experimental.enable_tensor_float_32_execution(resolve_precision(precision) != "float32")
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
 
 
 def accelerator() -> Optional[str]:

@@ -83,7 +83,9 @@ def _launched(step_fn: StepFn, batch: Any, step: int) -> dict[str, tf.Tensor]:
     """The step's scalars; an accelerator is still at work on them."""
     try:
         return step_fn(batch)
-    except tf.errors.InvalidArgumentError:  # What the warp makes of a displacement that is not a number.
+    except tf.errors.InvalidArgumentError as error:
+        if "indices" not in error.message:  # What the warp makes of a displacement that is not a number.
+            raise
         raise _diverged(step) from None
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
-from tfmetareg.schema import Manifest, Shard, parse_pair
+from tfmetareg.schema import Manifest, parse_pair
 from tfmetareg.types import PairBatch
 
 # Serialized records held back for shuffling. Small, since a checkpoint stores them; records are written in
@@ -68,7 +68,7 @@ class Records:
         for task in tasks:
             for split in self.manifest.task(task).splits.values():
                 for shard in split.shards:
-                    found = _damage(self.root / shard.file, shard)
+                    found = _damage(self.root / shard.file, shard.records)
                     if found:
                         return UserError(f"{self.root / shard.file}: {found}; {_again(task)}")
         return UserError(f"{self.root}: records could not be read ({error.message.splitlines()[0]}).")
@@ -130,7 +130,9 @@ def damage_named(records: Records, tasks: Sequence[str]) -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError) as error:
+        if "Iterator" not in error.message:  # Not from reading: of a checkpoint, for instance.
+            raise
         raise records.explain(tasks, error) from None
 
 
@@ -150,15 +152,15 @@ def _read(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(path).apply(tf.data.experimental.assert_cardinality(count))
 
 
-def _damage(path: Path, shard: Shard) -> str:
-    """What keeps a shard from being read as a whole; empty if nothing does."""
+def _damage(path: Path, count: int) -> str:
+    """What keeps a shard of so many records from being read as a whole; empty if nothing does."""
     read = 0
     try:
         for _ in tf.data.TFRecordDataset(str(path)):
             read += 1
     except tf.errors.OpError as error:
-        return f"record {read} is damaged ({error.message.splitlines()[0]})"
-    return "" if read == shard.records else f"ends after record {read - 1}, of {shard.records} records"
+        return f"record {read} cannot be read ({error.message.splitlines()[0]})"
+    return "" if read == count else f"ends after {read} of {count} records"
 
 
 def _again(task: str) -> str:

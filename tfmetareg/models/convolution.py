@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Union
 
+import numpy as np
 import tensorflow as tf
 
 from tfmetareg.device import slow_kernel_gradient
 
 # A 3x3 kernel over features doubled by nearest upsampling: which taps meet the pixel at which distance.
-_TAPS = tf.constant([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+_TAPS = np.float32([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
 
 # The sum over pixels of a kernel's gradient is taken in so many parts, which needs rows of zeros to spare.
 _PARTS, _SPARE = 8, 4
@@ -80,7 +81,7 @@ def _conv2d_by_products(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor
 def _upsampled_kernel(kernel: tf.Tensor) -> tf.Tensor:
     """(3, 3, channels, features) -> (4, 4, features, channels): the taps that meet in a pixel, added."""
     channels, features = kernel.shape[2:]
-    taps = tf.cast(tf.reshape(_TAPS[:, None, :, None] * _TAPS[None, :, None], [16, 9]), kernel.dtype)
+    taps = tf.cast(np.kron(_TAPS, _TAPS), kernel.dtype)
     added = tf.matmul(taps, tf.reshape(kernel, [9, channels * features]))
     return tf.transpose(tf.reshape(added, [4, 4, channels, features]), [0, 1, 3, 2])
 

@@ -18,7 +18,7 @@ _BUILDERS: dict[str, Callable[..., RegistrationModel]] = {}
 class RegistrationModel(tf.keras.Model):
     """G(M, F) and the spatial transformer: `warped, displacement = model([moving, fixed])`.
 
-    Takes images of any height and width: they are padded with zeros to the
+    Takes images of any height and width from 2 pixels on: they are padded with zeros to the
     network's stride, and the displacement is cropped back.
     """
 

@@ -56,10 +56,10 @@ def evaluate(run: Run, options: Evaluate) -> Path:
     task = options.task or run.target
     if not task:
         raise UserError(f"{run.records.root}: holds no target task; name a task with `evaluate.task`.")
-    evaluator = Evaluator(
-        _register(run, options.weights), examples(run.records, task, options.split), run.loss_fn()
-    )
+    pairs = examples(run.records, task, options.split)
+    register = _register(run, options.weights)
     with damage_named(run.records, [task]):
+        evaluator = Evaluator(register, pairs, run.loss_fn())
         results = evaluator()
     method = options.method or _method(options.weights)
     folder = run.workdir / "results"

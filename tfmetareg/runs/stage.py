@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfmetareg.checkpoint import Checkpoints, TrainState
 from tfmetareg.config import Finetune, Pretrain
 from tfmetareg.data.records import damage_named
-from tfmetareg.device import accelerator
+from tfmetareg.device import accelerator, resolve_precision
 from tfmetareg.events import MetricsLog, Progress
 from tfmetareg.files import sha256
 from tfmetareg.loop import OnMetrics, StepFn, run_loop
@@ -159,6 +159,7 @@ def _fingerprint(
     known = start_weights is not None and start_weights.is_file()
     return {
         **{key: value for key, value in keys.items() if key not in _UNDECISIVE},
+        "model.precision": resolve_precision(run.config.model.precision),
         "seed": run.config.seed,
         "deterministic": run.config.deterministic,
         "data.tasks": list(tasks),

@@ -47,9 +47,10 @@ def test_what_is_named_is_what_one_gets(precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "allowed"), [("float32", False), ("tensorfloat32", True), ("mixed_bfloat16", True)]
+    ("precision", "allowed"),
+    [("auto", False), ("float32", False), ("tensorfloat32", True), ("mixed_bfloat16", False)],
 )
-def test_only_float32_forbids_tensorfloat32(precision, allowed):
+def test_tensorfloat32_has_to_be_asked_for(precision, allowed):
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
         device.set_precision(precision)

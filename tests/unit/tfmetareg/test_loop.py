@@ -30,6 +30,7 @@ class Stage:
         variables = self.model.trainable_variables
         self.losses, self.traces = [], 0
         inner = build_optimizer("adam", 1e-2, variables)
+        inner.epsilon = 1e-3  # With the usual one, a vanishing gradient's rounding becomes a full step.
         if kind == "reptile":
             outer = build_optimizer("adam", 1e-3, variables, annealing="linear", updates=9)
             self.optimizers = {"inner": inner, "outer": outer}
@@ -104,6 +105,18 @@ def test_a_step_for_an_accelerator_is_one_xla_program_with_the_same_numbers(make
     )
     for one, other in zip(plain.model.get_weights(), compiled.model.get_weights()):
         np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+def test_it_is_xla_that_compiles_for_an_accelerator_and_its_refusal_is_shown(make_stage):
+    """XLA has no strings."""
+    stage = make_stage("pretrain")
+
+    def by_way_of_a_string(pair):
+        return {"total": tf.strings.to_number(tf.strings.as_string(tf.reduce_max(pair.moving)))}
+
+    run_loop(by_way_of_a_string, stage.state, total_steps=1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="AsString"):
+        run_loop(by_way_of_a_string, stage.state, total_steps=2, accelerator="CPU:0")
 
 
 def ask_to_stop(stage: Stage, number: int, checkpoints: Checkpoints, **options) -> None:

@@ -152,8 +152,8 @@ def end_with_the_first_record(content: bytearray) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (flip_a_bit_of_the_second_record, "record 1 is damaged"),
-        (end_with_the_first_record, "ends after record 0, of 3 records"),
+        (flip_a_bit_of_the_second_record, "record 1 cannot be read"),
+        (end_with_the_first_record, "ends after 1 of 3 records"),
     ],
 )
 def test_reading_a_damaged_shard_names_it_and_the_record(

@@ -53,7 +53,7 @@ def test_a_pair_registers_in_a_batch_as_it_does_alone(deep_model):
     moving, fixed = random_images(32, 32, batch=3)
     alone = deep_model([moving[1:2], fixed[1:2]])
     for one, other in zip(deep_model([moving, fixed]), alone):
-        np.testing.assert_allclose(one[1:2], other, atol=1e-6)
+        np.testing.assert_allclose(one[1:2], other, atol=1e-5)
 
 
 def test_the_two_images_are_not_interchangeable(deep_model):
