@@ -24,6 +24,10 @@ _STARTS = 3
 # the slow changes of brightness that say nothing about the place.
 _FINE, _COARSE = 0.006, 0.04
 _MIN_OVERLAP = 0.3
+# What images must agree by, at least, to be moved. The best of many alignments agrees somewhat by chance:
+# unrelated textures come to 0.3 (more if blobs are wider than `_COARSE`, for then there are only a few),
+# repeat scans of an eye to 0.55 and more. Little overlap lowers that, so it is nearer to the former.
+_MIN_AGREEMENT = 0.35
 # The starts are searched from at about this height, at least: with less, the vessels of a retina are gone and
 # what is left misleads. Images are smoothed by as many pixels as they are shrunk by.
 _SEARCH_HEIGHT = 80
@@ -42,7 +46,8 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
         kind: "rigid" (shift and rotation, in pixels), "affine", or "none".
 
     Returns:
-        float32 (2, 3). The identity where nothing agrees better than the images as they are.
+        float32 (2, 3). The identity where nothing agrees better than the images as they are, or no more
+        than unrelated ones do by chance.
     """
     images = moving.astype(np.float32), fixed.astype(np.float32)
     if kind == "none" or min(fixed.shape) < _MIN_SIDE:
@@ -50,8 +55,11 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     coarse = max(1, len(fixed) // _SEARCH_HEIGHT)
     found = [_refine(*images, start, "rigid", [coarse]) for start in _starts(*images)]
     best = max(found, key=lambda alignment: agreement(*images, alignment))
-    candidates = [_refine(*images, best, kind, [(coarse + 1) // 2, 1]), best, no_alignment()]
-    return max(candidates, key=lambda alignment: agreement(*images, alignment)).astype(np.float32)
+    candidates = [no_alignment(), _refine(*images, best, kind, [(coarse + 1) // 2, 1]), best]
+    agreements = [agreement(*images, alignment) for alignment in candidates]
+    if max(agreements) < _MIN_AGREEMENT:
+        return no_alignment()
+    return candidates[int(np.argmax(agreements))].astype(np.float32)
 
 
 def resample(image: np.ndarray, alignment: np.ndarray, *, order: int = 1) -> np.ndarray:

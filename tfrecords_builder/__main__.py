@@ -256,7 +256,7 @@ def _inspect(options: argparse.Namespace) -> None:
     height, width = manifest.image_shape
     print(f"{options.records}: images of {height} x {width}, every shard verified.")
     print(table(summaries))
-    for line in notes(summaries, width):
+    for line in notes(summaries, width, manifest.preprocessing.get("align", "none")):
         print(line)
     if options.figure:
         draw_contact_sheet(summaries, options.figure)

@@ -10,7 +10,7 @@ import operator
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Union
 
@@ -21,7 +21,7 @@ from tfrecords_builder.preprocess import Preprocessing
 from tfrecords_builder.progress import Progress
 from tfrecords_builder.publish import finish_published, manifest_with, publish, staging_folder
 from tfrecords_builder.sources.base import Lazy, Part, Problems, SourceTask
-from tfrecords_builder.splits import Member, SplitFile, assign_splits
+from tfrecords_builder.splits import Member, SplitFile, assign_splits, held_out_subjects
 from tfrecords_builder.workers import Engine, Run, available_cpus, local_workers
 from tfrecords_builder.writer import Batch, Prepared, ShardFile, Spooled, shard_files
 
@@ -109,7 +109,7 @@ def build(
         prepared, kept = _prepare(tasks, preprocessing, problems, run, staging)
         if kept:
             say(f"{output}: goes on with a build that was stopped: {kept} pairs were there already.")
-        groups = [_grouped(task, pairs, plan, problems, say) for task, pairs in zip(tasks, prepared)]
+        groups = _grouped(tasks, prepared, plan, problems, say)
         _check_split_file(plan, prepared, problems)
         problems.raise_any()
         written = _write(planned, groups, staging, shards, seed, run)
@@ -150,7 +150,7 @@ def validate(
     with _engine(tasks, workers) as run:
         prepared, _ = _prepare(tasks, preprocessing, problems, run)
     plan = SplitPlan(test_fraction, seed, splits)
-    groups = [_grouped(task, pairs, plan, problems, say) for task, pairs in zip(tasks, prepared)]
+    groups = _grouped(tasks, prepared, plan, problems, say)
     _check_split_file(plan, prepared, problems)
     problems.raise_any()
     for task, own in zip(tasks, groups):
@@ -270,20 +270,49 @@ def _collected(
 
 
 def _grouped(
-    task: SourceTask, pairs: Sequence[Spooled], plan: SplitPlan, problems: Problems, say: Say
-) -> dict[str, list[Spooled]]:
-    """The pairs by split; nothing where that cannot be decided."""
+    tasks: Sequence[SourceTask],
+    prepared: Sequence[Sequence[Spooled]],
+    plan: SplitPlan,
+    problems: Problems,
+    say: Say,
+) -> list[dict[str, list[Spooled]]]:
+    """The pairs of each task by split; nothing where that cannot be decided."""
+    members = [_prescribed(pairs, plan, problems) for pairs in prepared]
+    held_out = held_out_subjects(members, test_fraction=plan.test_fraction, seed=plan.seed)
+    groups = []
+    for task, pairs, own in zip(tasks, prepared, members):
+        if not pairs and not problems.lines:
+            problems.add(f"task `{task.name}`: no pairs; the input must hold at least one.")
+        splits: dict[str, str] = {}
+        with problems.collected():
+            splits = assign_splits(own, task.role, held_out)
+            _note_nothing_held_out(task, own, held_out, plan, say)
+        by_split = {name: [pair for pair in pairs if splits.get(pair.key) == name] for name in SPLITS}
+        groups.append({name: group for name, group in by_split.items() if group})
+    return groups
+
+
+def _prescribed(pairs: Sequence[Spooled], plan: SplitPlan, problems: Problems) -> list[Member]:
+    """Members with the splits of the file, where there is one; none where it leaves out some."""
     members = [_member(pair) for pair in pairs]
-    if not members and not problems.lines:
-        problems.add(f"task `{task.name}`: no pairs; the input must hold at least one.")
-    splits: dict[str, str] = {}
     with problems.collected():
-        members = plan.file.prescribe(members) if plan.file else members
-        splits = assign_splits(members, task.role, test_fraction=plan.test_fraction, seed=plan.seed)
-        if plan.test_fraction and len({member.subject for member in members}) == 1 and not members[0].split:
-            say(f"note: task `{task.name}` has a single subject, so nothing is held out for testing.")
-    groups = {name: [pair for pair in pairs if splits.get(pair.key) == name] for name in SPLITS}
-    return {name: group for name, group in groups.items() if group}
+        return plan.file.prescribe(members) if plan.file else members
+    return []
+
+
+def _note_nothing_held_out(
+    task: SourceTask, members: Sequence[Member], held_out: Set[str], plan: SplitPlan, say: Say
+) -> None:
+    subjects = {member.subject for member in members}
+    if not plan.test_fraction or subjects & held_out or any(member.split for member in members):
+        return
+    if len(subjects) == 1:
+        say(f"note: task `{task.name}` has a single subject, so nothing is held out for testing.")
+    elif subjects:
+        say(
+            f"note: task `{task.name}` shares its subjects with other tasks, which could not learn without "
+            "them, so nothing is held out for testing."
+        )
 
 
 def _member(pair: Spooled) -> Member:

@@ -78,9 +78,9 @@ def resized(shape: tuple[int, ...], frame: Size) -> Geometry:
 def centred(shape: tuple[int, ...], frame: Size, scale: Optional[Pair] = None) -> Geometry:
     """The image's middle comes to the frame's, cut where it is larger and padded where it is smaller.
 
-    An image of n pixels covers round(n scale) of them. Where its border and
-    the frame's differ by an odd number of pixels, the odd one is below and on
-    the right.
+    An image of n pixels covers round(n scale) of them. Where that and the frame
+    differ by an odd number of pixels, the odd one is padded below and on the
+    right, or cut off above and on the left.
 
     Args:
         shape: (height, width) of the image.

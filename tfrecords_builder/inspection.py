@@ -90,12 +90,14 @@ HEADER = [
 ]  # fmt: skip
 
 
-def notes(summaries: Sequence[Summary], width: int) -> list[str]:
-    """A line for each split of which pairs start beyond the network's reach."""
+def notes(summaries: Sequence[Summary], width: int, align: str = "none") -> list[str]:
+    """A line for each split of which pairs start beyond the network's reach, built with `align`."""
+    aligned = "" if align == "none" else f" though built with `--align {align}`"
+    remedy = "leave them out, or take care" if align == "affine" else "build with `--align affine`"
     return [
         f"note: task `{summary.task.name}`, split {summary.split}: {beyond} of {len(summary.distances)} "
         f"pairs start more than {NETWORK_REACH * width:.1f} px apart ({NETWORK_REACH:.0%} of the width), "
-        "farther than the network finds; build with `--align affine`."
+        f"farther than the network finds{aligned}; {remedy}."
         for summary in summaries
         for beyond in [summary.beyond_reach(width)]
         if beyond

@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, label: str, total: Optional[int] = None, unit: str = "pairs"):
         self._label, self._total, self._unit = label, total, unit
         self._done = 0
-        self._last = time.monotonic()
+        self._last: Optional[float] = None
         self._bar = tqdm(desc=label, total=total, unit=f" {unit}") if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1) -> None:
@@ -34,6 +34,8 @@ class Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
+        elif self._last is None:  # from here on it is the work that takes time, not its start
+            self._last = time.monotonic()
         elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             total = "" if self._total is None else f" of {self._total}"

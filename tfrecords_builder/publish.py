@@ -43,8 +43,9 @@ def staging_folder(output: Path, tasks: Sequence[str] = (), identity: Optional[s
     stops = (KeyboardInterrupt, Stopped) if identity else ()
     with writing(output), contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, _missing_parents(output))
-        _make(folder)
-        with _locked(output):
+        _make(output, output)
+        with _locked(output):  # before the folder is there: it looks abandoned until it is claimed
+            _make(folder, output)
             if not stack.enter_context(_claimed(folder)):
                 raise UserError(f"{output}: this build is running already; wait for it to end, or stop it.")
             for other in set(output.glob(_staging(output, tasks, "*").name)) - {folder}:
@@ -64,18 +65,18 @@ def _staging(output: Path, tasks: Sequence[str], identity: str) -> Path:
     return output / f".{names[:12]}-{identity[:24]}.tmp"
 
 
-def _make(folder: Path) -> None:
-    output = folder.parent
+def _make(folder: Path, output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; `--output` must be a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(folder, os.O_RDONLY))  # as locking it will
     except OSError as error:
         raise _unwritable(output, error) from None
 
 
 def _discard_abandoned(folder: Path) -> None:
-    with _claimed(folder) as claimed:
+    with contextlib.suppress(FileNotFoundError), _claimed(folder) as claimed:  # gone: its build has ended
         if claimed:
             discard(folder)
 

@@ -294,16 +294,17 @@ def read_volume(series: Series) -> Volume:
     """The slices in order, as a volume of which `axial(index)` gives them as stored.
 
     Returns:
-        float32, with rescale slope and intercept applied (HU of a CT).
+        float32, with rescale slope and intercept applied (HU of a CT); of unknown
+        spacing where the files do not tell the size of a pixel.
 
     Raises:
         UserError: a file whose pixels cannot be decoded.
     """
     ordered = series.ordered
     images = np.stack([_read_pixels(found.path) for found in ordered])
-    row, column = ordered[0].spacing or (1.0, 1.0)
     step = float(np.median(np.diff([found.location for found in ordered]))) if len(ordered) > 1 else 1.0
-    return Volume(images.T[::-1, ::-1], (column, row, step))
+    pixel = ordered[0].spacing
+    return Volume(images.T[::-1, ::-1], (pixel[1], pixel[0], step) if pixel else None)
 
 
 def _read_pixels(path: Path) -> np.ndarray:

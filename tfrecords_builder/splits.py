@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -104,17 +104,35 @@ def hashed(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def assign_splits(
-    members: Sequence[Member], role: str, *, test_fraction: float = 0.2, seed: int = 0
-) -> dict[str, str]:
+def held_out_subjects(
+    tasks: Iterable[Sequence[Member]], *, test_fraction: float = 0.2, seed: int = 0
+) -> set[str]:
+    """Draws the subjects to hold out, once for all tasks: one that is in two of them is held out in both.
+
+    Args:
+        tasks: the pairs of each task; those of which the source prescribes splits do not count.
+        test_fraction: share of a task's subjects to hold out; a fraction above 0 holds out at least one of
+            each task, as far as what the tasks have in common allows it, and never all.
+        seed: of the choice of subjects.
+    """
+    drawn = [{member.subject for member in members} for members in tasks if not _prescribed(members)]
+    wanted = [max(1, round(test_fraction * len(subjects))) if test_fraction else 0 for subjects in drawn]
+    held_out: set[str] = set()
+    for subject in sorted(set().union(*drawn), key=lambda name: hashed(seed, name)):
+        having = [(own, len(own & held_out), count) for own, count in zip(drawn, wanted) if subject in own]
+        leaves_some = all(held + 1 < len(own) for own, held, _ in having)
+        if leaves_some and any(held < count for _, held, count in having):
+            held_out.add(subject)
+    return held_out
+
+
+def assign_splits(members: Sequence[Member], role: str, held_out: Container[str]) -> dict[str, str]:
     """Decides the split of each pair: the source's where it prescribes one, else by subject.
 
     Args:
         members: the pairs of one task.
         role: "source" (train, test) or "target" (finetune, test).
-        test_fraction: share of the subjects to hold out; a fraction above 0
-            holds out at least one, and never all. A single subject is not divided.
-        seed: of the choice of subjects.
+        held_out: subjects to test on where the source does not say (`held_out_subjects`).
 
     Returns:
         Split name by key.
@@ -123,21 +141,17 @@ def assign_splits(
         UserError: a split that the role does not have, prescribed for some
             pairs only, or that divides a subject; one line for each.
     """
-    if any(member.split for member in members):
+    if _prescribed(members):
         _check_prescribed(members, role)
         return {member.key: str(member.split) for member in members}
-    held_out = _held_out_subjects({member.subject for member in members}, test_fraction, seed)
     return {
         member.key: HELD_OUT_SPLIT if member.subject in held_out else LEARNING_SPLIT[role]
         for member in members
     }
 
 
-def _held_out_subjects(subjects: set[str], fraction: float, seed: int) -> set[str]:
-    if fraction == 0 or len(subjects) < 2:
-        return set()
-    count = min(max(1, round(fraction * len(subjects))), len(subjects) - 1)
-    return set(sorted(subjects, key=lambda subject: hashed(seed, subject))[:count])
+def _prescribed(members: Sequence[Member]) -> bool:
+    return any(member.split for member in members)
 
 
 def _check_prescribed(members: Sequence[Member], role: str) -> None:

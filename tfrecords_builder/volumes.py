@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import warnings
@@ -36,20 +37,20 @@ class Volume:
 
     Attributes:
         voxels: (x, y, z), RAS.
-        spacing: voxel size (x, y, z) in mm.
+        spacing: voxel size (x, y, z) in mm, None where the file does not tell.
     """
 
     voxels: np.ndarray
-    spacing: tuple[float, float, float]
+    spacing: Optional[tuple[float, float, float]]
 
     def axial(self, index: int) -> np.ndarray:
         """(height, width) of slice `index`, counted from below: front at the top, right on the left."""
         return self.voxels[::-1, ::-1, index].T
 
     @property
-    def pixel_size(self) -> tuple[float, float]:
-        """(row, column) of an axial slice, in mm."""
-        return self.spacing[1], self.spacing[0]
+    def pixel_size(self) -> Optional[tuple[float, float]]:
+        """(row, column) of an axial slice in mm, None if unknown."""
+        return self.spacing and (self.spacing[1], self.spacing[0])
 
 
 def open_nifti(path: Path) -> nibabel.Nifti1Image:
@@ -127,9 +128,13 @@ def canonical(image: nibabel.Nifti1Image, channel: int = 0) -> Volume:
 
 
 def same_grid(one: nibabel.Nifti1Image, other: nibabel.Nifti1Image) -> bool:
-    """Whether two opened volumes have the same axes: as long, and pointing the same way."""
-    axes = nibabel.aff2axcodes
-    return one.shape[:3] == other.shape[:3] and axes(one.affine) == axes(other.affine)
+    """Whether two opened volumes have the same shape, and each corner at the same place, to a voxel."""
+    if one.shape[:3] != other.shape[:3]:
+        return False
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in one.shape[:3]))))
+    # In voxels of the one: where the corners of the other lie, whatever the units of length.
+    places = nibabel.affines.apply_affine(np.linalg.inv(one.affine) @ other.affine, corners)
+    return bool(np.abs(places - corners).max() <= 1)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -255,7 +260,7 @@ def slice_spacing(path: Path) -> Optional[tuple[float, float]]:
     return None if place is None else read_slice(place)[1]
 
 
-def read_slice(place: Place) -> tuple[np.ndarray, tuple[float, float]]:
+def read_slice(place: Place) -> tuple[np.ndarray, Optional[tuple[float, float]]]:
     """An axial slice (height, width) float32, and its pixel size (row, column) in mm.
 
     Raises:

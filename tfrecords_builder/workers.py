@@ -34,7 +34,7 @@ Engine = Callable[[Path], "contextlib.AbstractContextManager[Run]"]
 
 
 class Stopped(UserError):  # noqa: N818 - an event, as KeyboardInterrupt
-    """The run ended before its work was done; what is done is kept for the next one."""
+    """The run ended before its work was done; what `build` has done is kept for the next one."""
 
 
 def available_cpus() -> int:
@@ -61,8 +61,8 @@ def local_workers(count: int) -> Iterator[Run]:
             yield functools.partial(_run, pool, count * _JOBS_PER_WORKER)
         except BrokenProcessPool:
             raise Stopped(
-                "a worker process was killed, most often for want of memory; "
-                "run the same command again with fewer `--workers`: it goes on where it stopped."
+                "a worker process was killed, most often for want of memory; run the same command again "
+                "with fewer `--workers`: `build` goes on where it stopped, `validate` starts anew."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

@@ -80,13 +80,19 @@ def decathlon_tasks(request: Request) -> list[SourceTask]:
     modalities = _modalities(root / DATASET, dataset)
     chosen = _chosen(modalities, request.options["modalities"], root / DATASET)
     limits = window(request)
+    slicing = {**{name: request.options[name] for name in ("gap", "stride", "foreground")}, "window": limits}
     cases = _cases(root, dataset, request.problems)
     return [
         SourceTask(
             name=_task_name(name, request.task, alone=len(chosen) == 1),
             role=request.role,
             modality=modalities[channel] + (" ({:g} to {:g})".format(*limits) if limits else ""),
-            pairs=Lazy([functools.partial(_read_case, case, channel, modalities, request) for case in cases]),
+            pairs=Lazy(
+                [
+                    functools.partial(_read_case, case, channel, modalities, slicing, request.problems)
+                    for case in cases
+                ]
+            ),
         )
         for name, channel in chosen.items()
     ]
@@ -195,12 +201,13 @@ def _first(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
-def _read_case(case: Case, channel: int, modalities: Sequence[str], request: Request) -> Iterator[ImagePair]:
-    """Pairs of one patient and modality; what is wrong goes to `request.problems`."""
+def _read_case(
+    case: Case, channel: int, modalities: Sequence[str], slicing: dict[str, Any], problems: Problems
+) -> Iterator[ImagePair]:
+    """Pairs of one patient and modality; what is wrong goes to `problems`."""
     if not os.path.isfile(case.image):  # reported with the other missing ones
         return
-    slicing = {name: request.options[name] for name in ("gap", "stride", "foreground", "window")}
-    with request.problems.collected():
+    with problems.collected():
         volume, labels = _read_volume(case.image, channel, modalities), _read_labels(case)
         yield from slice_pairs(volume, labels, case.subject, str(case.image), **slicing)
 
@@ -222,8 +229,8 @@ def _read_labels(case: Case) -> Optional[Volume]:
     labels = open_nifti(case.labels)
     if channel_count(labels) > 1 or not same_grid(labels, open_nifti(case.image)):
         raise UserError(
-            f"{case.labels}: shape {labels.shape} or orientation differs from that of {case.image.name}; "
-            "labels must be 3D, on the image's grid."
+            f"{case.labels}: shape {labels.shape}, voxel size, orientation or origin differs from that of "
+            f"{case.image.name}; labels must be 3D, on the image's grid."
         )
     found = canonical(labels)
     with np.errstate(invalid="ignore"):

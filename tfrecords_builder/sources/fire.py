@@ -10,6 +10,7 @@ which two images are the same file count as one subject.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,16 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.types import ImagePair, no_landmarks
 from tfrecords_builder.images import read_image
-from tfrecords_builder.sources.base import COLOUR, Lazy, Option, Request, SourceTask, existing_folder, source
+from tfrecords_builder.sources.base import (
+    COLOUR,
+    Lazy,
+    Option,
+    Problems,
+    Request,
+    SourceTask,
+    existing_folder,
+    source,
+)
 from tfrecords_builder.splits import subjects_by_image
 from tfrecords_builder.tables import check_inside, read_lines
 
@@ -82,9 +92,13 @@ def fire_tasks(request: Request) -> list[SourceTask]:
         raise UserError(
             f"{root}: no pairs of {', '.join(categories)}; widen `--categories`, or fetch it again."
         )
+    subjects = _subjects(pairs, request.problems)
     suffix = "" if len(categories) == len(_CATEGORIES) else "_" + "".join(categories).lower()
-    subjects = _subjects(pairs)
-    parts = [functools.partial(_read_pair, root, files, subjects[files.name], request) for files in pairs]
+    parts = [
+        functools.partial(_read_pair, root, files, subjects[files.name], request)
+        for files in pairs
+        if files.name in subjects
+    ]
     return [SourceTask(request.task or f"fire{suffix}", request.role, "fundus", Lazy(parts, len(parts)))]
 
 
@@ -96,6 +110,7 @@ def _pairs(root: Path, request: Request) -> list[_Files]:
             inside = [path.parent for path in sorted(root.glob("*/Images"))]
             hint = f"did you mean {inside[0]}?" if inside else "`--input` must be the unpacked set."
             raise UserError(f"{folder}: no such folder; {hint}")
+        existing_folder(folder)
     found = {*_names(images, _IMAGE), *_names(truth, _POINTS)}
     for name in request.options["exclude"]:
         if name not in found and name not in _WRONG:
@@ -115,7 +130,10 @@ def _pairs(root: Path, request: Request) -> list[_Files]:
 
 
 def _names(folder: Path, pattern: re.Pattern[str]) -> set[str]:
-    matches = (pattern.fullmatch(path.name) for path in folder.iterdir())
+    try:
+        matches = [pattern.fullmatch(name) for name in os.listdir(folder)]
+    except OSError as error:
+        raise _unreadable(folder, error) from None
     return {match[1].upper() for match in matches if match}
 
 
@@ -143,12 +161,29 @@ def _read_image(path: Path, mask_path: Path, colour: str) -> np.ndarray:
     return np.where(mask > 0, image, image.dtype.type(0))
 
 
-def _subjects(pairs: list[_Files]) -> dict[str, str]:
-    """By name of the pair: the first pair that it shares an image with, directly or in a chain."""
-    images = {files.name: (sha256(files.moving), sha256(files.fixed)) for files in pairs}
+def _subjects(pairs: list[_Files], problems: Problems) -> dict[str, str]:
+    """By name of the pair: the first pair that it shares an image with, directly or in a chain.
+
+    A pair of which an image cannot be read is left out; the image goes to the problems.
+    """
+    images: dict[str, tuple[str, str]] = {}
+    for files in pairs:
+        with problems.collected():
+            images[files.name] = _digest(files.moving), _digest(files.fixed)
     leaders = subjects_by_image(images.values())
     first: dict[str, str] = {}
     return {name: first.setdefault(leaders[fixed], name) for name, (_, fixed) in images.items()}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror}); check its permissions, or fetch it again.")
 
 
 def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,6 @@ from tfrecords_builder.sources.base import (
     COLOUR,
     MODALITY,
     Lazy,
-    Part,
     Problems,
     Request,
     SourceTask,
@@ -54,6 +53,8 @@ _COLUMNS = (
 )
 
 Row = dict[str, str]
+# Where it stands, its cells, its subject.
+Pair = tuple[str, Row, str]
 
 
 @source("pairs", summary="folder of image pairs listed in its pairs.csv", options=(MODALITY, COLOUR))
@@ -70,13 +71,13 @@ def pairs_tasks(request: Request) -> list[SourceTask]:
     table = read_table(root / TABLE)
     _check_columns(root / TABLE, table)
     rows = _checked_rows(root, table, request.problems)
-    groups = _by_task(root, rows, request.task)
+    groups = _by_task(root, _with_subjects(root, rows, request.problems), request.task)
     return [
         SourceTask(
             name=name,
             role=request.role,
             modality=request.options["modality"],
-            pairs=Lazy(_parts(root, group, request), len(group)),
+            pairs=Lazy([functools.partial(_read_row, root, *row, request) for row in group], len(group)),
         )
         for name, group in groups.items()
     ]
@@ -135,13 +136,11 @@ def _row_problems(row: Row) -> Iterator[str]:
             yield f"`{row[name]}` leads out of the folder; copy or link the file into it."
 
 
-def _by_task(
-    root: Path, rows: list[tuple[str, Row]], wanted: Optional[str]
-) -> dict[str, list[tuple[str, Row]]]:
+def _by_task(root: Path, rows: list[Pair], wanted: Optional[str]) -> dict[str, list[Pair]]:
     default = wanted or root.resolve().name
-    groups: dict[str, list[tuple[str, Row]]] = {}
-    for where, row in rows:
-        groups.setdefault(row.get("task") or default, []).append((where, row))
+    groups: dict[str, list[Pair]] = {}
+    for where, row, subject in rows:
+        groups.setdefault(row.get("task") or default, []).append((where, row, subject))
     if wanted is None or not groups:
         return groups
     if wanted in groups:
@@ -158,11 +157,11 @@ def _file(root: Path, name: str) -> str:
     )
 
 
-def _subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) -> list[str]:
-    """The subject of each row; two subjects that share an image are a problem.
+def _with_subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) -> list[Pair]:
+    """The rows of all tasks with their subjects; two subjects that share an image are a problem.
 
     Pairs that share an image, directly or in a chain, must not be divided
-    between splits: those without a subject take that of the others, and where
+    between splits, of one task or of two: those without a subject take that of the others, and where
     none of them names one, they make up a subject of their own.
     """
     files = [tuple(_file(root, row[name]) for name in _REQUIRED) for _, row in rows]
@@ -176,14 +175,9 @@ def _subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) -> li
                 f"{where}: subjects `{first}` and `{subject}` share an image, directly or by other pairs, so "
                 "that a split between them would leak; give them one name, or none."
             )
-    return [subject or named.get(leaders[file], leaders[file]) for subject, (file, _) in zip(subjects, files)]
-
-
-def _parts(root: Path, rows: list[tuple[str, Row]], request: Request) -> list[Part]:
-    """A part for each row."""
     return [
-        functools.partial(_read_row, root, where, row, subject, request)
-        for (where, row), subject in zip(rows, _subjects(root, rows, request.problems))
+        (where, row, subject or named.get(leaders[file], leaders[file]))
+        for (where, row), subject, (file, _) in zip(rows, subjects, files)
     ]
 
 

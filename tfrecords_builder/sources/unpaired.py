@@ -126,7 +126,7 @@ def make_pair(
         The pair; images float32 (height, width) in [0, 1].
     """
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
-    image = unit_range(image)
+    image = stretch_contrast(image)
     width = image.shape[1]
     v = random_displacement(
         image.shape,
@@ -155,7 +155,7 @@ def _perturb_signal(
     return np.where(image > _EMPTY, perturbed, 0).astype(np.float32)
 
 
-def unit_range(image: np.ndarray) -> np.ndarray:
+def stretch_contrast(image: np.ndarray) -> np.ndarray:
     """float32 in [0, 1]: linear between the 0.1 and 99.9 percentiles, clipped outside."""
     low, high = np.percentile(image, [0.1, 99.9])
     if low == high:

@@ -65,6 +65,15 @@ def test_nothing_to_go_by_is_the_identity(images):
     np.testing.assert_array_equal(align(*images), np.eye(2, 3))
 
 
+@pytest.mark.parametrize("kind", ["rigid", "affine"])
+@pytest.mark.parametrize(("grain", "seed"), [(2, 2), (4, 504)])
+def test_unrelated_images_stay_as_they_are(kind, grain, seed):
+    """Some shift or other always agrees better than none: by chance, and by little."""
+    noise = np.random.default_rng(seed).normal(size=(2, 96, 96))
+    moving, fixed = (ndimage.gaussian_filter(texture, grain) for texture in noise)
+    np.testing.assert_array_equal(align(moving, fixed, kind), np.eye(2, 3))
+
+
 def test_points_and_images_go_the_same_way():
     """A bright point of the moving image is, in the aligned one, where `to_aligned` puts it; and back."""
     truth = turned(8, (10, -6), 1.05)

@@ -59,6 +59,11 @@ def pairs_folder(tmp_path: Path) -> PairsFolder:
     return folder
 
 
+def lines_told(err: str) -> list[str]:
+    """The errors and notes on stderr, without how far a slow machine has come."""
+    return [line for line in err.splitlines() if line.startswith(("error: ", "note: "))]
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]):
     """Calls the command line; gives exit status, stdout and stderr."""

@@ -108,12 +108,12 @@ def four_dimensions(folder):
     save_nifti(folder, np.stack([VOLUME, VOLUME], axis=-1))
 
 
-@case("broken.nii.gz")
+@case("broken.nii.gz: has 2 channels; name one")
 def slice_of_a_4d_volume_without_channel(folder):
     save_nifti(folder, np.stack([VOLUME, VOLUME], axis=-1), place="#3")
 
 
-@case("broken.nii.gz")
+@case("broken.nii.gz: has no slice 99; slices are 0 to 11")
 def slice_beyond_the_volume(folder):
     save_nifti(folder, VOLUME, place="#99")
 

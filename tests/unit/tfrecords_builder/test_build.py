@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit.tfrecords_builder.conftest import lines_told
 from tfmetareg.schema import Manifest, decode_pair
 from tfmetareg.types import ImagePair
 from tfrecords_builder.build import build, build_embedded
@@ -30,7 +31,7 @@ def test_pairs_from_folder_to_records(pairs_folder, run, tmp_path):
     status, out, err = run(
         "build", "--source", "pairs", "--input", root, "--output", output, "--modality", "OCTA", *SIZE
     )
-    assert (status, err) == (0, "")
+    assert (status, lines_told(err)) == (0, [])
     assert "task `input` (source): 4 train, 2 test pairs" in out
     manifest = Manifest.read(output)
     assert manifest.image_shape == (32, 32)
@@ -74,6 +75,26 @@ def test_options_reach_the_records(pairs_folder, run, tmp_path):
     }
 
 
+def test_a_subject_of_two_tasks_is_in_one_split(pairs_folder, run, tmp_path):
+    """Tasks a and b of four eyes each, two of them in both."""
+    pairs_folder.columns.append("task")
+    pairs_folder.rows = [
+        [f"m{eye}.png", f"f{eye}.png", f"eye{eye}", task]
+        for task, eyes in (("a", range(4)), ("b", range(2, 6)))
+        for eye in eyes
+    ]
+    root = pairs_folder.table()
+    for seed in range(4):
+        output = tmp_path / str(seed)
+        options = ["--test-fraction", 0.4, "--seed", seed, *SIZE]
+        assert run("build", "--source", "pairs", "--input", root, "--output", output, *options)[0] == 0
+        test, train = (
+            {pair.subject for task in "ab" for pair in read(output, task, name)} for name in ("test", "train")
+        )
+        assert test
+        assert not test & train
+
+
 def test_default_size_is_the_papers(pairs_folder, run, tmp_path):
     pairs_folder.rows = pairs_folder.rows[:1]
     status, out, _ = run(
@@ -104,7 +125,7 @@ def test_a_second_build_adds_and_the_third_is_refused(pairs_folder, run, tmp_pat
     assert [task.name for task in Manifest.read(output).tasks] == ["input", "singles"]
     before = listing(output)
     status, _, err = run(*unpaired)
-    assert (status, len(err.splitlines())) == (2, 1)
+    assert (status, len(lines_told(err))) == (2, 1)
     assert "`singles` is there already" in err
     assert listing(output) == before
     assert run(*unpaired, "--overwrite", "--seed", 5)[0] == 0
@@ -166,14 +187,14 @@ def test_mistakes_are_told_in_lines_and_leave_nothing(
         "build", "--source", "pairs", "--input", "input", "--output", "new/records", *SIZE, *arguments
     )
     assert status == 2
-    lines = err.splitlines()
+    lines = lines_told(err)
     assert len(lines) == len(expected)
     for text in expected:
         assert sum(line.startswith("error: ") and text in line for line in lines) == 1
     assert listing(tmp_path) == before
     if "output" not in name:
         status, _, told = run("validate", "--source", "pairs", "--input", "input", *SIZE, *arguments)
-        assert (status, told) == (2, err)
+        assert (status, lines_told(told)) == (2, lines)
 
 
 def test_a_broken_input_leaves_existing_records(pairs_folder, run, tmp_path, listing):
@@ -190,7 +211,7 @@ def test_validate_writes_nothing(pairs_folder, run, tmp_path, listing):
     root = pairs_folder.table()
     before = listing(tmp_path)
     status, out, err = run("validate", "--source", "pairs", "--input", root, *SIZE)
-    assert (status, err) == (0, "")
+    assert (status, lines_told(err)) == (0, [])
     assert "4 train, 2 test pairs, no problems" in out
     assert listing(tmp_path) == before
 
@@ -222,7 +243,7 @@ def test_validate_writes_nothing(pairs_folder, run, tmp_path, listing):
 def test_a_wrong_command_line_is_one_line(run, arguments, text):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
-    assert len(err.splitlines()) == 1
+    assert len(lines_told(err)) == 1
     assert err.startswith("error: ")
     assert text in err
 

@@ -121,6 +121,13 @@ def test_labels_may_be_missing(folder, missing):
     assert len(pairs) == 21 and pairs[0].moving_labels is pairs[0].fixed_labels is None
 
 
+def test_labels_may_be_less_than_a_voxel_off(folder):
+    """Headers are rounded, and some tools count from a voxel's corner."""
+    folder.save(LABELS, nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), moved(0.5)))
+    found = read(request(folder.root))
+    assert all(pair.fixed_labels.all() for pair in found["T1w"] if pair.subject == "P1")
+
+
 def test_modalities_are_chosen_in_any_case_and_named_as_the_user_does(folder):
     assert list(read(request(folder.root, modalities=["t2W"]))) == ["t2W"]
     assert list(read(request(folder.root, modalities=["t2W"], task="brain_t2"))) == ["brain_t2"]
@@ -222,6 +229,11 @@ def replace(name, image):
     return lambda folder: folder.save(name, image())
 
 
+def moved(voxels):
+    """The affine of an image that lies that many voxels further along each axis."""
+    return AFFINE @ nibabel.affines.from_matvec(np.eye(3), [voxels] * 3)
+
+
 IMAGE, LABELS = "imagesTr/P1.nii.gz", "labelsTr/P1.nii.gz"
 BROKEN = {
     "no dataset.json": (lambda f: (f.root / "dataset.json").unlink(), ["dataset.json: no such file"]),
@@ -268,11 +280,19 @@ BROKEN = {
     ),
     "labels of another shape": (
         replace(LABELS, lambda: turned(np.zeros((20, 24, 9), np.uint8), "RAS")),
-        ["labelsTr/P1.nii.gz: shape (20, 24, 9) or orientation differs"],
+        ["labelsTr/P1.nii.gz: shape (20, 24, 9), voxel size, orientation or origin differs"],
     ),
     "labels turned": (
         replace(LABELS, lambda: turned(np.zeros(SHAPE, np.uint8), "LAS")),
-        ["labelsTr/P1.nii.gz: shape (20, 24, 10) or orientation differs"],
+        ["labelsTr/P1.nii.gz: shape (20, 24, 10), voxel size, orientation or origin differs"],
+    ),
+    "labels of another voxel size": (
+        replace(LABELS, lambda: nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE * [2, 1, 1, 1])),
+        ["labelsTr/P1.nii.gz: shape (20, 24, 10), voxel size, orientation or origin differs"],
+    ),
+    "labels of another origin": (
+        replace(LABELS, lambda: nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), moved(1.2))),
+        ["labelsTr/P1.nii.gz: shape (20, 24, 10), voxel size, orientation or origin differs"],
     ),
     "labels in 4D": (
         replace(LABELS, lambda: turned(np.zeros((*SHAPE, 2), np.uint8), "RAS")),

@@ -47,6 +47,17 @@ def test_neighbouring_slices_become_pairs_in_the_order_of_their_positions(tmp_pa
     assert pairs[0].moving_spacing == pairs[0].fixed_spacing == (0.8, 0.7)
 
 
+def test_without_pixel_spacing_no_millimetres_are_claimed(tmp_path, run):
+    root = write_series(tmp_path / "scan", PixelSpacing=None)
+    assert {(pair.moving_spacing, pair.fixed_spacing) for pair in read(root)} == {(None, None)}
+    status, _, error = run(
+        *("build", "--source", "dicom", "--input", root, "--output", tmp_path / "records"),
+        *("--image-size", 32, 32, "--fit", "crop", "--spacing", 1),
+    )
+    assert status == 2
+    assert "pixel size unknown, which `--spacing` needs" in error
+
+
 def test_any_series_is_ordered_along_its_own_normal(tmp_path):
     """Sagittal slices: the normal runs to the right, whatever the height of the first pixel."""
     for index in range(4):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.tfrecords_builder.conftest import lines_told
 from tests.unit.tfrecords_builder.fire_files import SIZE, field_of_view, photograph, points, write_fire
 from tfmetareg.errors import UserError
 from tfrecords_builder.sources.base import InputErrors, Request
@@ -150,6 +153,27 @@ def test_missing_files(root):
         assert rule in line
 
 
+def test_an_image_that_cannot_be_read(root):
+    """The kernel refuses to read what the link leads to, even for root."""
+    image = root / "Images" / "S01_2.jpg"
+    image.unlink()
+    image.symlink_to("/proc/self/mem")
+    assert only_problem(root).startswith(f"{image}: cannot be read (Input/output error); check its")
+
+
+@pytest.mark.parametrize("folder", ["Images", "Ground Truth"])
+def test_a_folder_that_cannot_be_listed(root, monkeypatch, folder):
+    """As on a network drive that fails; root may list whatever is there."""
+
+    def fail(path, listdir=os.listdir):
+        if path == root / folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", fail)
+    assert only_problem(root).startswith(f"{root / folder}: cannot be read (Input/output error); check its")
+
+
 @pytest.mark.parametrize("folder", ["Images", "Ground Truth", "Masks"])
 def test_a_folder_is_missing(root, folder):
     shutil.rmtree(root / folder)
@@ -184,7 +208,7 @@ def test_command_line(root, tmp_path, run):
         *("build", "--source", "fire", "--input", root, "--output", tmp_path / "records"),
         *("--categories", "s", "p", "--exclude", "--role", "target", "--image-size", 32, 32),
     )
-    assert (status, error) == (0, "")
+    assert (status, lines_told(error)) == (0, [])
     assert "task `fire_sp` (target): 3 finetune, 1 test pairs." in out
     status, _, error = run("validate", "--source", "fire", "--input", root, "--categories", "x")
     assert status == 2

@@ -74,6 +74,15 @@ def test_without_scale_pixels_stay_as_they_are(shape):
     assert np.abs(way.points((np.array([shape]) - 1) / 2) - 19.5).max() <= 0.5
 
 
+def test_where_the_odd_pixel_is():
+    """Of 8 rows into 5, two are cut off above and one below; 5 rows into 8 get one above and two below."""
+    rows = np.repeat(np.arange(1, 9, dtype=np.float32)[:, None], 8, axis=1)
+    cut = centred((8, 8), (5, 5))
+    np.testing.assert_array_equal(cut.pad(cut.resample(rows))[:, 0], [3, 4, 5, 6, 7])
+    padded = centred((5, 5), (8, 8))
+    np.testing.assert_array_equal(padded.pad(padded.resample(rows[:5, :5]))[:, 2], [0, 1, 2, 3, 4, 5, 0, 0])
+
+
 def test_a_pixel_size_is_kept_to_the_last_digit():
     """0.7 and 0.4 mm to 0.5: what is 21 mm apart is 42 pixels apart, and a blob is where its landmark is."""
     shape, spacing = (61, 97), (0.7, 0.4)

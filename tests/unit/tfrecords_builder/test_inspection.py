@@ -85,6 +85,25 @@ def test_displacements_against_the_networks_reach():
     assert notes([found], width=300) == []
 
 
+def test_records_that_are_aligned_are_not_to_be_aligned():
+    """The remedy for pairs beyond reach is what has not been done yet."""
+    for align in ("none", "rigid"):
+        (line,) = notes([summary(9)], 100, align)
+        assert line.endswith("; build with `--align affine`.")
+    (line,) = notes([summary(9)], 100, "affine")
+    assert "though built with `--align affine`; leave them out" in line
+
+
+def test_inspect_knows_how_the_records_were_built(records, run, monkeypatch):
+    monkeypatch.setattr("tfrecords_builder.inspection.NETWORK_REACH", 0.01)  # the points are 2 of 96 px apart
+    manifest = json.loads((records / "manifest.json").read_text())
+    for align, told in (("none", "; build with `--align affine`"), ("affine", " though built with `--align")):
+        manifest["preprocessing"]["align"] = align
+        (records / "manifest.json").write_text(json.dumps(manifest))
+        out = run("inspect", records)[1]
+        assert (out.count("note:"), out.count(told)) == (2, 2)
+
+
 def damage(records, kind):
     """Damages the second training shard of `plain`; gives what the message must say."""
     path = records / "plain-train.tfrecord-00001-of-00002"

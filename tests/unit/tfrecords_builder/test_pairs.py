@@ -8,7 +8,7 @@ from PIL import Image
 from tfmetareg.errors import UserError
 from tfrecords_builder.sources.base import InputErrors, Request
 from tfrecords_builder.sources.pairs import pairs_tasks
-from tfrecords_builder.splits import Member, assign_splits
+from tfrecords_builder.splits import Member, assign_splits, held_out_subjects
 
 
 def request(root, **changes):
@@ -114,7 +114,8 @@ def test_no_image_is_in_two_splits(pairs_folder, named):
         except InputErrors:
             refused += 1
             continue
-        splits = assign_splits([Member(p.key, p.subject, p.split) for p in pairs], "source")
+        members = [Member(p.key, p.subject, p.split) for p in pairs]
+        splits = assign_splits(members, "source", held_out_subjects([members]))
         homes = {}
         for key, split in splits.items():
             for image in key.split(":"):
@@ -133,6 +134,21 @@ def test_task_column(pairs_folder):
     assert {name: len(pairs) for name, pairs in read(request(root, task="b")).items()} == {"b": 3}
     with pytest.raises(UserError, match="has no task `d`.*a, b, c"):
         read(request(root, task="d"))
+
+
+def test_subjects_are_those_of_all_tasks(pairs_folder):
+    """m0 hangs on f1, in another task, and this on m1, which is named there; m2 is in two, named in none."""
+    pairs_folder.columns.append("task")
+    pairs_folder.rows = [
+        ["m0.png", "f0.png", "", "a"],
+        ["m0.png", "f1.png", "", "b"],
+        ["m1.png", "f1.png", "eye1", "c"],
+        ["m2.png", "f2.png", "", "a"],
+        ["m2.png", "f3.png", "", "b"],
+    ]
+    tasks = read(request(pairs_folder.table()))
+    subjects = {name: [pair.subject for pair in pairs] for name, pairs in tasks.items()}
+    assert subjects == {"a": ["eye1", "f2.png"], "b": ["eye1", "f2.png"], "c": ["eye1"]}
 
 
 def test_the_only_task_is_renamed(pairs_folder):

@@ -184,6 +184,20 @@ def test_the_same_build_does_not_run_twice_at_a_time(tmp_path):
             assert (staging / "work").read_text() == "mine"
 
 
+def test_another_build_that_starts_meanwhile_does_not_discard_the_folder(tmp_path, monkeypatch):
+    """It comes right before this one has the lock."""
+    locked = module._locked
+
+    def late(folder):
+        monkeypatch.undo()
+        with staging_folder(tmp_path / "r", TASKS, "two"):
+            return locked(folder)
+
+    monkeypatch.setattr(module, "_locked", late)
+    with staging_folder(tmp_path / "r", TASKS, "one") as staging:
+        assert os.listdir(tmp_path / "r") == [staging.name]
+
+
 def test_a_build_killed_after_it_had_published_is_finished_by_the_next(tmp_path, listing, monkeypatch):
     output = tmp_path / "r"
     put(output, ["a", "b"])

@@ -3,11 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfmetareg.errors import UserError
-from tfrecords_builder.splits import Member, SplitFile, assign_splits, read_splits, subjects_by_image
+from tfrecords_builder.splits import (
+    Member,
+    SplitFile,
+    assign_splits,
+    held_out_subjects,
+    read_splits,
+    subjects_by_image,
+)
 
 
 def members(*subjects, splits=None):
@@ -17,6 +24,12 @@ def members(*subjects, splits=None):
     ]
 
 
+def split(pairs, role, **draw):
+    """Of the only task of a build."""
+    return assign_splits(pairs, role, held_out_subjects([pairs], **draw))
+
+
+@settings(deadline=None)
 @given(
     subjects=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40),
     seed=st.integers(0, 5),
@@ -24,7 +37,7 @@ def members(*subjects, splits=None):
 )
 def test_a_subject_is_never_divided(subjects, seed, fraction):
     pairs = members(*subjects)
-    splits = assign_splits(pairs, "source", test_fraction=fraction, seed=seed)
+    splits = split(pairs, "source", test_fraction=fraction, seed=seed)
     assert set(splits) == {pair.key for pair in pairs}
     homes = {subject: {splits[pair.key] for pair in pairs if pair.subject == subject} for subject in subjects}
     assert all(len(home) == 1 for home in homes.values())
@@ -35,26 +48,59 @@ def test_a_subject_is_never_divided(subjects, seed, fraction):
         assert held_out == min(max(1, round(fraction * len(homes))), len(homes) - 1)
 
 
+@settings(deadline=None)
+@given(
+    tasks=st.lists(st.sets(st.sampled_from("abcdefghij"), min_size=1), min_size=1, max_size=4),
+    seed=st.integers(0, 5),
+    fraction=st.floats(0.01, 0.9),
+)
+def test_a_subject_of_two_tasks_is_held_out_in_both_or_in_none(tasks, seed, fraction):
+    builds = [members(*sorted(subjects)) for subjects in tasks]
+    held_out = held_out_subjects(builds, test_fraction=fraction, seed=seed)
+    for subjects, pairs in zip(tasks, builds):
+        splits = assign_splits(pairs, "source", held_out)
+        assert {pair.subject for pair in pairs if splits[pair.key] == "test"} == held_out & subjects
+        assert "train" in splits.values()
+        alone = held_out_subjects([pairs], test_fraction=fraction, seed=seed)
+        if all(other == subjects or not other & subjects for other in tasks):
+            assert held_out & subjects == alone
+
+
+def test_what_is_held_out_where_tasks_overlap():
+    """Each task of a chain has something to test on; a subject that is all of a task stays to learn from."""
+    chain = [members(*"abc"), members(*"cde"), members(*"efg")]
+    for seed in range(20):
+        held_out = held_out_subjects(chain, seed=seed)
+        assert all(any(pair.subject in held_out for pair in pairs) for pairs in chain)
+        assert held_out_subjects([members("a"), members(*"ab")], seed=seed) == {"b"}
+
+
+def test_the_subjects_held_out_are_those_of_earlier_versions():
+    """Records of one task, and of several of the same subjects, are made as before."""
+    pairs = members(*(f"eye{number}" for number in range(12)))
+    assert held_out_subjects([pairs, pairs]) == {"eye2", "eye3"}
+
+
 def test_roles_name_the_learning_split():
     pairs = members(*"abcdefghij")
-    assert sorted(assign_splits(pairs, "source").values()) == ["test"] * 2 + ["train"] * 8
-    assert sorted(assign_splits(pairs, "target").values()) == ["finetune"] * 8 + ["test"] * 2
+    assert sorted(split(pairs, "source").values()) == ["test"] * 2 + ["train"] * 8
+    assert sorted(split(pairs, "target").values()) == ["finetune"] * 8 + ["test"] * 2
 
 
 def test_seed_decides_and_order_does_not():
     pairs = members(*"abcdefghij")
-    first = assign_splits(pairs, "source", seed=1)
-    assert assign_splits(pairs[::-1], "source", seed=1) == first
-    assert any(assign_splits(pairs, "source", seed=seed) != first for seed in range(2, 6))
+    first = split(pairs, "source", seed=1)
+    assert split(pairs[::-1], "source", seed=1) == first
+    assert any(split(pairs, "source", seed=seed) != first for seed in range(2, 6))
 
 
 def test_nothing_held_out_on_request():
-    assert set(assign_splits(members(*"abc"), "source", test_fraction=0).values()) == {"train"}
+    assert set(split(members(*"abc"), "source", test_fraction=0).values()) == {"train"}
 
 
 def test_the_sources_split_holds():
     pairs = members("a", "b", "a", splits=["test", "finetune", "test"])
-    assert assign_splits(pairs, "target") == {"p0": "test", "p1": "finetune", "p2": "test"}
+    assert split(pairs, "target") == {"p0": "test", "p1": "finetune", "p2": "test"}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +120,7 @@ def test_the_sources_split_holds():
 )
 def test_wrong_splits_are_all_named(role, subjects, splits, rules):
     with pytest.raises(UserError) as error:
-        assign_splits(members(*subjects, splits=splits), role)
+        split(members(*subjects, splits=splits), role)
     lines = str(error.value).split("\n")
     assert len(lines) == len(rules)
     for rule in rules:
@@ -82,6 +128,7 @@ def test_wrong_splits_are_all_named(role, subjects, splits, rules):
             raise error.value
 
 
+@settings(deadline=None)
 @given(
     pairs=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz")), min_size=1, max_size=20),
     seed=st.integers(0, 5),
@@ -90,7 +137,7 @@ def test_wrong_splits_are_all_named(role, subjects, splits, rules):
 def test_pairs_that_share_an_image_are_never_divided(pairs, seed, fraction):
     subjects = subjects_by_image(pairs)
     found = [Member(str(number), subjects[one], None) for number, (one, _) in enumerate(pairs)]
-    splits = assign_splits(found, "target", test_fraction=fraction, seed=seed)
+    splits = split(found, "target", test_fraction=fraction, seed=seed)
     homes = {}
     for number, pair in enumerate(pairs):
         for image in pair:
@@ -102,6 +149,7 @@ def write(path, text):
     return path
 
 
+@settings(deadline=None)
 @given(
     subjects=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40),
     chosen=st.dictionaries(st.sampled_from("abcdefghij"), st.sampled_from(["finetune", "test"])),
@@ -113,7 +161,7 @@ def test_a_file_decides_by_subject_and_divides_none(subjects, chosen):
         with pytest.raises(UserError, match="splits.csv: no line for subject"):
             file.prescribe(members(*subjects))
         return
-    splits = assign_splits(file.prescribe(members(*subjects)), "target")
+    splits = split(file.prescribe(members(*subjects)), "target")
     assert splits == {f"p{index}": chosen[subject] for index, subject in enumerate(subjects)}
 
 
@@ -121,7 +169,7 @@ def test_a_file_by_key_overrules_the_source(tmp_path):
     path = write(tmp_path / "s.csv", "split;key\r\ntest;p0\r\n Train ;p1\r\n")
     file = read_splits(path)
     given_members = file.prescribe(members("a", "b", splits=["train", "test"]))
-    assert assign_splits(given_members, "source") == {"p0": "test", "p1": "train"}
+    assert split(given_members, "source") == {"p0": "test", "p1": "train"}
     file.check_used(given_members)
     with pytest.raises(UserError, match="the input has no key `p1`"):
         file.check_used(given_members[:1])
@@ -130,7 +178,7 @@ def test_a_file_by_key_overrules_the_source(tmp_path):
 def test_a_file_cannot_divide_a_subject(tmp_path):
     file = read_splits(write(tmp_path / "s.csv", "key,split\np0,test\np1,train\n"))
     with pytest.raises(UserError, match="subject a is in two splits, test and train"):
-        assign_splits(file.prescribe(members("a", "a")), "source")
+        split(file.prescribe(members("a", "a")), "source")
 
 
 @pytest.mark.parametrize(

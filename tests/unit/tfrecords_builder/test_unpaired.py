@@ -10,7 +10,7 @@ from tfmetareg.errors import UserError
 from tfrecords_builder.deformation import warp
 from tfrecords_builder.preprocess import Preprocessing, prepare_pair
 from tfrecords_builder.sources.base import Request
-from tfrecords_builder.sources.unpaired import make_pair, matching_points, unit_range, unpaired_tasks
+from tfrecords_builder.sources.unpaired import make_pair, matching_points, stretch_contrast, unpaired_tasks
 
 
 def spots(shape=(160, 200), count=60):
@@ -48,7 +48,7 @@ def test_landmarks_show_the_same_tissue_in_both_images():
 def test_matching_points_follow_the_displacement():
     """moving(y) = fixed(y + v(y)): with v = (2, -3) everywhere, 2 lower and 3 further left."""
     displacement = np.broadcast_to(np.float32([2, -3]), (160, 200, 2))
-    moving, fixed = matching_points(unit_range(spots()), displacement, 10)
+    moving, fixed = matching_points(stretch_contrast(spots()), displacement, 10)
     assert len(moving) == 10
     np.testing.assert_allclose(fixed - moving, np.tile([2, -3], (10, 1)), atol=1e-4)
 

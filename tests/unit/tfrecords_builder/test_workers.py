@@ -63,7 +63,7 @@ def test_one_worker_is_this_process():
 
 def test_a_killed_worker_is_told_in_one_line():
     killed = job(0, functools.partial(signal.raise_signal, signal.SIGKILL))
-    with pytest.raises(Stopped, match="a worker process was killed.* fewer `--workers`"):
+    with pytest.raises(Stopped, match="killed.* fewer `--workers`: .*`validate` starts anew"):
         with local_workers(2) as run:
             list(run([killed]))
 
