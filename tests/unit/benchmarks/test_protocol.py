@@ -52,7 +52,7 @@ def test_a_worker_prepares_once_and_repeats(worker, tmp_path):
     replies = [worker.go() for _ in range(3)]
     assert [reply["calls"] for reply in replies] == [1, 2, 3]
     assert all(0.02 <= reply["seconds"] < 5 for reply in replies)
-    assert all(1 < reply["max_rss_mib"] < 1000 for reply in replies)
+    assert all(reply["max_rss_mib"] > 1 for reply in replies)  # No less than this process's own, on Linux.
     assert (tmp_path / "log").read_text().count("noise") == 3
 
 
