@@ -41,8 +41,8 @@ def small_folder(folder, tmp_path):
     return tmp_path / "small" / "input"
 
 
-def command(folder, output, workers=2):
-    words = ["build", "--source", "pairs", "--input", folder, "--output", output, "--image-size", 32, 32]
+def command(folder, output, workers=2, size=32):
+    words = ["build", "--source", "pairs", "--input", folder, "--output", output, "--image-size", size, size]
     return [str(word) for word in (*words, "--workers", workers)]
 
 
@@ -122,8 +122,8 @@ def run_cli(arguments, **options):
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_command_goes_on_when_it_is_given_again(folder, tmp_path, listing, stop):
     """The whole process group is hit, as by a batch system or Ctrl-C."""
-    output = tmp_path / "records"
-    first = run_cli(command(folder, output), start_new_session=True)
+    output, size = tmp_path / "records", 400  # seconds of work, of which the first batch is a small part
+    first = run_cli(command(folder, output, size=size), start_new_session=True)
     wait_until(lambda: any(output.rglob("*.spool.json")) or first.poll() is not None)
     os.killpg(first.pid, stop)
     _, told = first.communicate()
@@ -134,12 +134,12 @@ def test_a_stopped_command_goes_on_when_it_is_given_again(folder, tmp_path, list
         ]
     assert not (output / "manifest.json").exists()
     # With another number of workers: the bytes do not depend on it.
-    again = run_cli(command(folder, output, workers=1))
+    again = run_cli(command(folder, output, 1, size))
     out, err = again.communicate()
     assert (again.returncode, lines_told(err)) == (0, [])
     assert "goes on with a build that was stopped" in out
     assert Manifest.read(output).task("input").splits["train"].pairs == 64
-    main(command(folder, tmp_path / "expected", workers=1))
+    main(command(folder, tmp_path / "expected", 1, size))
     assert listing(output) == listing(tmp_path / "expected")
 
 
