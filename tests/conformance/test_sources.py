@@ -22,11 +22,10 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from tests.unit.tfrecords_builder.conftest import PairsFolder, blobs, lines_told
+from tests.unit.tfrecords_builder.conftest import PairsFolder, blobs, call, lines_told
 from tests.unit.tfrecords_builder.dicom_files import write_series
 from tests.unit.tfrecords_builder.fire_files import write_fire
 from tfmetareg.schema import ROLES, Manifest
-from tfrecords_builder.__main__ import main
 from tfrecords_builder.preprocess import check_pair
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.base import Lazy, Request
@@ -129,15 +128,6 @@ def contents(tasks) -> list[Any]:
 def arrays(pair) -> list[Any]:
     values = (getattr(pair, field.name) for field in dataclasses.fields(pair))
     return [value.tobytes() if isinstance(value, np.ndarray) else value for value in values]
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse
-        status = stop.code
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def input_flags(given: Given) -> list[object]:

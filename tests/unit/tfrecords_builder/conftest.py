@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -64,19 +65,20 @@ def lines_told(err: str) -> list[str]:
     return [line for line in err.splitlines() if line.startswith(("error: ", "note: "))]
 
 
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Calls the command line; gives exit status, stdout and stderr."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]):
-    """Calls the command line; gives exit status, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    """`call`, with what is printed captured."""
+    return functools.partial(call, capsys)
 
 
 @pytest.fixture
