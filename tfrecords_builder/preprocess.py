@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
 
-from tfmetareg.alignment import KINDS, align, resample, to_aligned
+from tfmetareg.alignment import KINDS, align
 from tfmetareg.errors import UserError
 from tfmetareg.schema import Manifest
 from tfmetareg.types import ImagePair
@@ -19,7 +20,7 @@ from tfrecords_builder.options import FITS, INTENSITIES, PERCENTILES
 from tfrecords_builder.tables import check_inside
 
 # Raised whenever the same input gives other records, so that old and new ones are never mixed.
-VERSION = 2
+VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Preprocessing:
             alone), or "none" (8 and 16 bit values and floats in [0, 1] as they are).
         percentiles: (low, high) that become black and white; not used for "none".
         spacing: pixel size in mm that each image is resampled to, None to leave it; not with "resize".
-        align: "none", or "rigid" or "affine" alignment of the moving to the fixed image.
+        align: "none", or "rigid" or "affine" alignment of the moving to the fixed image, for the reader to
+            apply: the record keeps the moving image as it is, and the alignment beside it.
         colour: what stands for a colour image when it is read.
     """
 
@@ -83,19 +85,23 @@ class Preprocessing:
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> Preprocessing:
-        """Inverse of `describe`: what to do to a new image so that it is as those of the records.
+        """What to do to a new image so that it is as those of the records; errors as `from_description`."""
+        return cls.from_description(manifest.image_shape, manifest.preprocessing)
+
+    @classmethod
+    def from_description(cls, image_shape: Sequence[int], told: dict[str, Any]) -> Preprocessing:
+        """Inverse of `describe`.
 
         Raises:
-            UserError: the records were made by another version of the preprocessing.
+            UserError: told by another version of the preprocessing.
         """
-        told = manifest.preprocessing
         if told.get("version") != VERSION:
             raise UserError(
-                f"manifest: preprocessing is of version {told.get('version')}, this program has {VERSION}; "
+                f"preprocessing is of version {told.get('version')}, this program has {VERSION}; "
                 "build the records again."
             )
         return cls(
-            image_size=tuple(manifest.image_shape),
+            image_size=tuple(image_shape),
             fit=told["fit"],
             intensity=told["intensity"],
             percentiles=tuple(told["percentiles"] or PERCENTILES),
@@ -106,7 +112,7 @@ class Preprocessing:
 
 
 def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
-    """Brings both images of a pair to the records' size and intensities, and aligns them if asked to.
+    """Brings both images of a pair to the records' size and intensities; finds their alignment if asked to.
 
     Images of different size are each brought there by themselves; landmarks,
     labels and spacing follow. Landmarks that are cut off with the border of
@@ -117,7 +123,7 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
         preprocessing: what to do.
 
     Returns:
-        The pair with uint8 images of `image_size`.
+        The pair with uint8 images of `image_size`, and the alignment of the moving one, not applied.
 
     Raises:
         UserError: an image that is not 2D, finite and of varying intensity,
@@ -137,7 +143,8 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
         if labels is not None:
             changed[f"{name}_labels"] = geometry.labels(labels)
     prepared = _with_landmarks_inside(dataclasses.replace(pair, **changed))
-    return align_pair(prepared, preprocessing.align)
+    alignment = align(prepared.moving, prepared.fixed, preprocessing.align)
+    return dataclasses.replace(prepared, alignment=alignment)
 
 
 def prepare_image(
@@ -194,30 +201,6 @@ def _prepared(image: np.ndarray, geometry: Geometry, preprocessing: Preprocessin
     check_image(content, f"{where}, brought to {preprocessing.image_size} by `{preprocessing.fit}`")
     unit = map_intensities(content, preprocessing.intensity, preprocessing.percentiles)
     return geometry.pad(np.rint(255 * unit).astype(np.uint8))
-
-
-def align_pair(pair: ImagePair, kind: str) -> ImagePair:
-    """The pair with its moving image, labels and landmarks carried onto the fixed grid by an alignment.
-
-    Landmarks stay, even where they come to lie outside: what is measured before
-    and after is the same. The moving image then has the fixed one's spacing.
-
-    Args:
-        pair: uint8 images of one shape.
-        kind: as `alignment.align`.
-    """
-    if kind == "none":
-        return pair
-    alignment = align(pair.moving, pair.fixed, kind)
-    labels = pair.moving_labels
-    return dataclasses.replace(
-        pair,
-        moving=resample(pair.moving, alignment),
-        moving_landmarks=to_aligned(pair.moving_landmarks, alignment),
-        moving_labels=labels if labels is None else resample(labels, alignment, order=0),
-        moving_spacing=pair.fixed_spacing or pair.moving_spacing,
-        alignment=alignment,
-    )
 
 
 def _with_landmarks_inside(pair: ImagePair) -> ImagePair:

@@ -23,6 +23,7 @@ from tfmetareg.loop import OnMetrics, StepFn, run_loop
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.models.weights import load_weights, save_weights
 from tfmetareg.optim import build_optimizer
+from tfmetareg.runs.preprocessing import write_preprocessing
 from tfmetareg.runs.run import Run
 from tfmetareg.steps import LossFn, gradient_step
 
@@ -142,6 +143,7 @@ def train_stage(
             steps=done,
             gradient_steps=gradient_steps * done // max(total_steps, 1),
         )
+    write_preprocessing(finished, run.records.manifest)
     save_weights(model, finished)
     return finished
 
