@@ -47,11 +47,13 @@ def _settings(about: dict[str, Any]) -> str:
 def _case(run: dict[str, Any], result: dict[str, Any]) -> str:
     ratios, shares = result["ratios"], result.get("shares", {})
     ceilings = list(next(iter(shares.values()), {}))
+    schedule = result["projected_to"]
     rate = result["unit"] == "pair" and result["measure"] == "seconds"
     head = ["", f"median{_per(result)}", "least to most"]
     head += ["pairs/s"] * rate
     head += [f"÷ `{ours}`" for ours in ratios]
     head += [f"share, {name}" for name in ceilings]
+    head += [f"{schedule:,} of them, projected"] * bool(schedule)
     rows = [
         [
             f"`{name}`",
@@ -60,6 +62,7 @@ def _case(run: dict[str, Any], result: dict[str, Any]) -> str:
             *[f"{1 / values['value']:.0f}"] * rate,
             *[f"{ratios[ours][name]:.2f}" if name in ratios[ours] else "" for ours in ratios],
             *[f"{100 * shares[name][ceiling]:.0f} %" for ceiling in ceilings],
+            *[f"{schedule * values['value'] / 3600:.1f} h"] * bool(schedule),
         ]
         for name, values in result["results"].items()
     ]

@@ -17,7 +17,7 @@ def case_result(case: Case, measured: Measured) -> dict[str, Any]:
     """What the JSON file says of one case.
 
     Returns:
-        title, unit, measure, count and options of the case; for each contender
+        title, unit, measure, count, options and projection of the case; for each contender
         every repetition's values and their medians as the worker gave them, and
         `value`: the median of the case's measure, seconds divided by `count`;
         `ratios[ours][other]`: the other's value over ours; who was left out and why.
@@ -31,6 +31,7 @@ def case_result(case: Case, measured: Measured) -> dict[str, Any]:
         "measure": case.measure,
         "count": case.count,
         "options": case.options,
+        "projected_to": case.projected_to,
         "results": results,
         "ratios": {
             ours: {name: value / values[ours] for name, value in values.items() if name != ours}

@@ -10,7 +10,10 @@ from benchmarks.measure import Measured
 from benchmarks.report import markdown
 from benchmarks.results import add_shares, case_result
 
-STEP = Case("meta_step", "A step", "meta_step", (), {"size": 64, "batch": 2}, 10, "gradient step")
+STEP = Case(
+    "meta_step", "A step", "meta_step", (), {"size": 64, "batch": 2}, 10, "gradient step", projected_to=36_000
+)
+RATES = ("ours_float32", "keras")
 PRODUCT = Case("matrix_product_float32", "Products", "matrix_product", (), measure="flops_per_second")
 
 
@@ -18,6 +21,12 @@ def measured(**replies: list[dict[str, float]]) -> Measured:
     result = Measured()
     result.replies = replies
     return result
+
+
+def page_of(cases: list[dict]) -> str:
+    machine = dict(cpu="CPU", cores=2, memory_gib=4, flags=[], gpu="", system="", python="", load_before=0.0)
+    run = dict(time="", revision="", repetitions=3, machine=machine, contenders={}, left_out={}, cases=cases)
+    return markdown(run)
 
 
 @pytest.fixture
@@ -57,10 +66,17 @@ def test_shares_of_the_ceiling_count_the_plain_network_and_what_is_executed(case
 
 
 def test_the_page_shows_medians_ratios_and_who_is_missing(cases):
-    machine = dict(cpu="CPU", cores=2, memory_gib=4, flags=[], gpu="", system="", python="", load_before=0.0)
-    run = dict(time="", revision="", repetitions=3, machine=machine, contenders={}, left_out={}, cases=cases)
-    page = markdown(run)
+    page = page_of(cases)
     assert "| `machine` | 100 GFLOP/s | 10 GFLOP/s to 200 GFLOP/s |" in page
     assert "| `keras` | 500 ms | 400 ms to 800 ms | 2.50 |" in page
     assert "| `ours_float32` | 200 ms | 100 ms to 900 ms |  |" in page
     assert "`pytorch` left out: torch is missing" in page
+
+
+def test_the_page_projects_a_whole_schedule_from_the_steps_measured(cases):
+    lines = page_of(cases).splitlines()
+    head = next(line for line in lines if "36,000 of them, projected" in line)
+    ours, keras = (next(line for line in lines if line.startswith(f"| `{name}`")) for name in RATES)
+    assert head.endswith("| 36,000 of them, projected |")
+    assert ours.endswith("| 2.0 h |") and keras.endswith("| 5.0 h |")
+    assert sum("projected" in line for line in lines) == 1
