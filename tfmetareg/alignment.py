@@ -62,22 +62,20 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     return candidates[int(np.argmax(agreements))].astype(np.float32)
 
 
-def resample(image: np.ndarray, alignment: np.ndarray, *, order: int = 1) -> np.ndarray:
-    """The moving image (or its labels, with order 0) on the fixed grid; 0 where it has no pixel.
+def resample(image: np.ndarray, alignment: np.ndarray) -> np.ndarray:
+    """The moving image on the fixed grid: bilinear, 0 where it has no pixel.
 
     Args:
-        image: (height, width), real or uint8.
+        image: (height, width), real, or integers, which are then rounded to.
         alignment: (2, 3).
-        order: of the interpolation: 1 linear, 0 nearest neighbour.
 
     Returns:
         (height, width), of the dtype of `image`.
     """
     matrix, shift = alignment[:, :2], alignment[:, 2]
-    if image.dtype.kind in "iu" and order > 0:
-        resampled = ndimage.affine_transform(image.astype(np.float32), matrix, shift, order=order)
-        return np.rint(resampled).astype(image.dtype)
-    return ndimage.affine_transform(image, matrix, shift, order=order)
+    if image.dtype.kind not in "iu":
+        return ndimage.affine_transform(image, matrix, shift, order=1, mode="grid-constant")
+    return np.rint(resample(image.astype(np.float32), alignment)).astype(image.dtype)
 
 
 def to_moving(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
@@ -89,6 +87,22 @@ def to_aligned(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
     """Inverse of `to_moving`: where points of the moving image come to lie on the fixed grid."""
     inverse = np.linalg.inv(alignment[:, :2].astype(np.float64))
     return ((points - alignment[:, 2]) @ inverse.T).astype(np.float32)
+
+
+def composed(displacement: np.ndarray, alignment: np.ndarray) -> np.ndarray:
+    """The one displacement of an alignment and of what was found after it: A (p + u(p)) + t - p.
+
+    Args:
+        displacement: u, (height, width, 2) float32, pixels, (row, column): registers the aligned moving
+            image to the fixed one.
+        alignment: [A | t], (2, 3), as `align` gives it.
+
+    Returns:
+        (height, width, 2) float32 on the fixed grid: warps the moving image as it was, in one interpolation.
+    """
+    reached = np.stack(np.indices(displacement.shape[:2], np.float32), axis=-1) + displacement
+    # A q + t - p is u(p) + (A - I) q + t for q = p + u(p): without an alignment exactly u.
+    return (displacement + reached @ (alignment[:, :2] - np.eye(2)).T + alignment[:, 2]).astype(np.float32)
 
 
 def agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> float:

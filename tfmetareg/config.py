@@ -1,7 +1,7 @@
 """The typed configuration: every option's default, type, range and help line; its command line.
 
 The defaults are those of `configs/<mode>.yaml`, for 128x128 images on two CPU
-cores. `configs/paper.yaml` holds the paper's own values.
+cores. `configs/reproduce_paper.yaml` holds the paper's own values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, List, Literal, Optional
+from typing import Any, Dict, List, Literal, Optional, Union, get_args
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -21,18 +21,39 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, r
 
 from tfmetareg.errors import UserError
 
-MODES = ("pretrain", "reptile", "finetune", "evaluate", "export", "reproduce")
+MODES = ("pretrain", "reptile", "finetune", "evaluate", "register", "export", "reproduce")
 
 # Folders of a work directory that are not a fine-tuning stage's, and words that stand for weights.
-_RESERVED = ("pretrain", "reptile", "results", "figures", "export", "tasks", "none", "scratch")
+_RESERVED = (
+    *("pretrain", "reptile", "results", "tables", "figures", "export", "register"),
+    *("tasks", "shots", "replaced"),
+    *("none", "affine", "elastix", "syn", "scratch"),
+)
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
 Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
 Count = restricted_number_type("Count", int, [(">=", 2)])
+Side = restricted_number_type("Side", int, [(">=", 16), ("<=", 1024)], join="and")
 Annealing = Literal["none", "linear"]
-Rows = Literal["not_deformed", "transfer", "fine_tune_10", "ours_10"]
+FieldFormat = Literal["npz", "nii.gz", "h5", "tfm"]
+Rows = Literal[
+    "not_deformed",
+    "affine",
+    "model_seen",
+    "model_unseen",
+    "transfer",
+    "fine_tune_10",
+    "fine_tune_long",
+    "ours_10",
+    "ours_long",
+    "matched",
+    "matched_10",
+    "matched_long",
+    "elastix",
+    "syn",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +62,14 @@ class Data:
 
     Args:
         root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
+        embedded_size: Side of the embedded tasks' images in pixels; another than 128 has its own folder.
         sources: Source tasks. Empty means all tasks of that role.
         target: Target task. Empty means the only task of that role.
         verify: Compares every shard of these tasks with the manifest's SHA-256 before anything else.
     """
 
     root: Optional[str] = None
+    embedded_size: Side = 128
     sources: List[str] = dataclasses.field(default_factory=list)
     target: str = ""
     verify: bool = False
@@ -54,19 +77,22 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The registration network.
+    """The registration network. What is left empty is as in the start weights, or else the default.
 
     Args:
-        name: Name in the model registry.
-        features: U-Net features, encoder then decoder (surplus decoder entries at full resolution).
+        name: Name in the model registry; vxm_dense by default.
+        features: U-Net features, encoder then decoder (surplus decoder entries at full resolution);
+            [[16,32,32,32],[32,32,32,32,32,16,16]] by default.
+        options: The network's other options, {"int_steps": 7} for instance; docs/networks.md lists them.
+        module: Python file, or dotted name of a module, that registers networks of your own.
         precision: "float32"; "tensorfloat32" (all products on a GPU); "mixed_bfloat16" (the U-Net alone);
             "auto" takes bfloat16 where the device multiplies it natively, else float32.
     """
 
-    name: str = "vxm_dense"
-    features: List[List[PositiveInt]] = dataclasses.field(
-        default_factory=lambda: [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
-    )
+    name: str = ""
+    features: List[List[PositiveInt]] = dataclasses.field(default_factory=list)
+    options: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    module: str = ""
     precision: Literal["auto", "float32", "tensorfloat32", "mixed_bfloat16"] = "auto"
 
 
@@ -92,13 +118,15 @@ class Pretrain:
     Args:
         steps: Gradient steps.
         batch_size: Pairs per gradient step.
-        learning_rate: Adam's rate.
+        optimizer: What takes the gradient steps.
+        learning_rate: The optimizer's rate.
         annealing: "linear" takes the rate to zero over the stage.
         init: "scratch" or a voxelmorph .h5 weights file.
     """
 
     steps: NonNegativeInt = 3000
     batch_size: PositiveInt = 1
+    optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Rate = 1e-3
     annealing: Annealing = "linear"
     init: str = "scratch"
@@ -143,6 +171,7 @@ class Finetune:
 
     Args:
         epochs: Passes over the fine-tuning pairs.
+        pairs: Fine-tunes on so many of them only, drawn by `seed`, few within more; 0 for all.
         batch_size: Pairs per gradient step.
         learning_rate: Adam's rate.
         annealing: "linear" takes the rate to zero over the stage.
@@ -152,6 +181,7 @@ class Finetune:
     """
 
     epochs: PositiveInt = 10
+    pairs: NonNegativeInt = 0
     batch_size: PositiveInt = 1
     learning_rate: Rate = 5e-4
     annealing: Annealing = "linear"
@@ -165,7 +195,8 @@ class Evaluate:
     """Measures a network on a split of one task.
 
     Args:
-        weights: A stage of the workdir, a .h5 weights file, or "none" for undeformed images.
+        weights: A stage of the workdir or a .h5 weights file; or "none" for undeformed images, "affine" for
+            alignment alone (the records' own, else affine), or a classical method: "elastix", "syn".
         task: Task to evaluate on. Empty means the target.
         split: Split of that task.
         method: Name of the result. Empty means the stage's or the file's name.
@@ -180,16 +211,57 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Register:
+    """Registers image files of any size.
+
+    Args:
+        moving: Image file; or a folder whose images pair up with those of `fixed` by name.
+        fixed: Image file that `moving` is brought onto; or a folder.
+        pairs: In place of both: a pairs.csv, or the folder that holds it.
+        weights: A stage of the workdir or a .h5 weights file.
+        output: Where the results go, a folder for each pair. Empty means <workdir>/register.
+        points: CSV file of points (x,y or row,col) to carry over; or a folder of such, <pair>.csv for each.
+        points_in: Image that the points are given in. Those of the fixed image are carried to the moving one,
+            by p + u(p); those of the moving image to the fixed one, by the inverse.
+        fit: "records" brings images to the size of the records that the weights were trained on; "native"
+            keeps their pixels.
+        align: Alignment ahead of the network; "records" takes that of the records.
+        adapt_steps: Gradient steps on each pair before it is registered, each time from the weights.
+        adapt_epochs: Passes over all pairs before the first is registered.
+        adapt_learning_rate: Adam's rate for both.
+        formats: Files of the displacement: "npz" holds it in pixels, the others are ITK's, in mm.
+        figures: Draws the figures; without them a pair takes a fraction of the time.
+    """
+
+    moving: str = ""
+    fixed: str = ""
+    pairs: str = ""
+    weights: str = "finetune"
+    output: str = ""
+    points: str = ""
+    points_in: Literal["fixed", "moving"] = "fixed"
+    fit: Literal["records", "native"] = "records"
+    align: Literal["records", "none", "rigid", "affine"] = "records"
+    adapt_steps: NonNegativeInt = 0
+    adapt_epochs: NonNegativeInt = 0
+    adapt_learning_rate: Rate = 5e-4
+    formats: List[FieldFormat] = dataclasses.field(default_factory=lambda: ["npz", "nii.gz", "h5"])
+    figures: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     """Writes a SavedModel for TF Serving.
 
     Args:
         weights: A stage of the workdir or a .h5 weights file.
         name: Model name; the folder is export/<name>/<next version>.
+        onnx: Writes export/<name>-<version>.onnx too; needs tf2onnx.
     """
 
     weights: str = "finetune"
     name: str = "tfmetareg"
+    onnx: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,12 +269,18 @@ class Reproduce:
     """The paper's comparison on one target.
 
     Args:
-        rows: Rows of the table; stages that a row needs are trained or taken from the workdir.
+        rows: Rows of the table; what a row needs is trained, or taken from the workdir where nothing changed.
+        seeds: A list of seeds, or how many, counted up from `seed`; several get a folder each.
+        long_epochs: Epochs of the rows fine-tuned for a long time.
+        shots: Numbers of fine-tuning pairs for a curve over them, "all" for the whole split; [] for none.
+        shot_steps: Gradient steps of each point of that curve; 0 for as many as ten epochs of the split.
     """
 
-    rows: List[Rows] = dataclasses.field(
-        default_factory=lambda: ["not_deformed", "transfer", "fine_tune_10", "ours_10"]
-    )
+    rows: List[Rows] = dataclasses.field(default_factory=lambda: list(get_args(Rows)))
+    seeds: Union[PositiveInt, List[Seed]] = 1
+    long_epochs: PositiveInt = 40
+    shots: List[Union[PositiveInt, Literal["all"]]] = dataclasses.field(default_factory=list)
+    shot_steps: NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +305,7 @@ class Config:
     reptile: Reptile = dataclasses.field(default_factory=Reptile)
     finetune: Finetune = dataclasses.field(default_factory=Finetune)
     evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
+    register: Register = dataclasses.field(default_factory=Register)
     export: Export = dataclasses.field(default_factory=Export)
     reproduce: Reproduce = dataclasses.field(default_factory=Reproduce)
 
@@ -336,10 +415,16 @@ def _checked(config: Config) -> Config:
             "tasks that are adapted at once cannot hand their slots on."
         )
     features = config.model.features
-    if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):
+    if features and (len(features) != 2 or not features[0] or len(features[1]) < len(features[0])):
         raise UserError(
             f"`model.features` ({features}) must be [encoder, decoder], the decoder at least as long."
         )
+    for key in ("features", "precision"):
+        if key in config.model.options:
+            raise UserError(f"`model.options` must not hold {key}; give `model.{key}`.")
+    seeds = config.reproduce.seeds
+    if isinstance(seeds, list) and len(set(seeds)) != max(len(seeds), 1):
+        raise UserError(f"`reproduce.seeds` ({seeds}) must be a number or a list of different seeds.")
     for key in ("finetune.name", "evaluate.method", "export.name"):
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
@@ -354,6 +439,10 @@ def _checked(config: Config) -> Config:
 
 _REWORDED = (
     (r'^Parser key "([\w.]+)":', r"`\1`:"),
+    (
+        r"Does not validate against any of the Union subtypes .*Given value: (.*)$",
+        r"must be as `--help` says, got \1.",
+    ),
     (r"Not of type \w+: (.+) does not conform to restriction (.+)$", r"must be \2 (v: the value), got \1."),
     (r"Not of type (\w+): .*(?:: | not )'(.*)'$", r"must be of type \1, got \2."),
     (r"Expected a typing\.Literal\[(.+)\]\. Got value: (.*)$", r"must be one of \1, got \2."),

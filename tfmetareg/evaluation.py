@@ -8,14 +8,16 @@ import functools
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from tfmetareg import metrics
+from tfmetareg.alignment import composed
 from tfmetareg.losses import local_ncc
+from tfmetareg.spatial import warp
 from tfmetareg.steps import LossFn
 from tfmetareg.types import PairBatch
 
@@ -33,8 +35,9 @@ Register = Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]
 class PairResult:
     """One pair's figures, before and after registration.
 
-    Distances are None without landmarks, those in mm also without spacing; Dice is None where no
-    pixel of either image has a label.
+    Before is the moving image as it is, not aligned; after is all that was done, alignment and
+    deformation. Distances are None without landmarks, those in mm also without spacing; Dice is None
+    where no pixel of either image has a label. `seconds` hold `seconds_alignment`.
     """
 
     key: str
@@ -53,6 +56,7 @@ class PairResult:
     distance_mm: Optional[float] = None
     dice_before: Optional[float] = None
     dice: Optional[float] = None
+    seconds_alignment: float = 0.0
 
 
 def undeformed(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -61,7 +65,12 @@ def undeformed(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 class Evaluator:
-    """Measures one registration function on one split, as often as it is called."""
+    """Measures one registration function on one split, as often as it is called.
+
+    Where an example holds the moving image after its alignment, that is what is registered. The alignment
+    and the displacement are then composed into one, which warps the moving image as it was and on which
+    everything is measured. The seconds are without those of the alignment.
+    """
 
     def __init__(self, register: Register, examples: tf.data.Dataset, loss_fn: LossFn):
         """
@@ -70,9 +79,10 @@ class Evaluator:
             examples: as `data.records.examples` gives them.
             loss_fn: (pair, warped, displacement) -> LossTerms.
         """
-        self._register = tf.function(register)
+        self._aligned = "aligned" in examples.element_spec
+        self._register, self._warp = tf.function(register), tf.function(warp)
         # Traces and warms up, so that no pair's time holds it.
-        registered = self._register(_batch(next(iter(examples))))
+        registered = self._registered(next(iter(examples)))
         # The number of landmarks varies from pair to pair; without a signature, each number would be traced.
         signature = [examples.element_spec, *map(tf.TensorSpec.from_tensor, registered)]
         self._measure = tf.function(functools.partial(_measure, loss_fn), input_signature=signature)
@@ -98,10 +108,9 @@ class Evaluator:
 
     def register_and_measure(self, example: dict[str, tf.Tensor]) -> tuple[PairResult, tf.Tensor, tf.Tensor]:
         """One pair's figures, its warped image and its displacement."""
-        pair = _batch(example)
         began = time.perf_counter()
-        warped, displacement = self._register(pair)
-        displacement.numpy()
+        warped, displacement = self._registered(example)
+        warped.numpy()
         seconds = time.perf_counter() - began
         measured = self._measure(example, warped, displacement)
         values: dict[str, Optional[float]] = {name: float(value) for name, value in measured.items()}
@@ -116,6 +125,23 @@ class Evaluator:
             **values,
         )
         return result, warped, displacement
+
+    def _registered(self, example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """The moving image warped by the whole displacement, and that displacement."""
+        pair = _batch(example)
+        if not self._aligned:
+            return self._register(pair)
+        _, displacement = self._register(pair._replace(moving=example["aligned"][None]))
+        whole = composed(displacement[0].numpy(), example["alignment"].numpy())[None]
+        return self._warp(pair.moving, whole), tf.constant(whole)
+
+
+def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> list[PairResult]:
+    """The results with the seconds of finding each pair's alignment, (pairs,), added."""
+    return [
+        dataclasses.replace(result, seconds=result.seconds + more, seconds_alignment=more)
+        for result, more in zip(results, seconds)
+    ]
 
 
 def summary(results: list[PairResult]) -> dict[str, Any]:
@@ -138,7 +164,10 @@ def summary(results: list[PairResult]) -> dict[str, Any]:
         "local_ncc": _spread(results, "local_ncc", "local_ncc_before"),
         "dice": _optional_spread(results, "dice", "dice_before"),
         "folding_percent": {"mean": float(np.mean(folding)), "max": float(np.max(folding))},
-        "seconds_per_pair": {"median": float(np.median([result.seconds for result in results]))},
+        "seconds_per_pair": {
+            "median": float(np.median([result.seconds for result in results])),
+            "alignment_median": float(np.median([result.seconds_alignment for result in results])),
+        },
     }
 
 
@@ -175,7 +204,10 @@ def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
 def _measure(
     loss_fn: LossFn, example: dict[str, tf.Tensor], warped: tf.Tensor, displacement: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """All measures of a batch of one, as scalars; NaN where one does not apply."""
+    """All measures of a batch of one, as scalars; NaN where one does not apply.
+
+    The moving image, its labels and landmarks are as they were before any alignment.
+    """
     pair = _batch(example)
     landmarks = example["fixed_landmarks"], example["moving_landmarks"]
     labels = example["fixed_labels"], example["moving_labels"]

@@ -80,7 +80,19 @@ def folding_percent(displacement: tf.Tensor) -> tf.Tensor:
     Returns:
         (batch,) float32 in [0, 100], over the (height-1) x (width-1) forward differences.
     """
+    folded = tf.cast(jacobian_determinant(displacement) <= 0, tf.float32)
+    return 100.0 * tf.reduce_mean(folded, axis=[1, 2])
+
+
+def jacobian_determinant(displacement: tf.Tensor) -> tf.Tensor:
+    """Determinant of the Jacobian of x -> x + displacement(x): the area that a pixel comes to have.
+
+    Args:
+        displacement: (batch, height, width, 2) float32, pixels, (row, column).
+
+    Returns:
+        (batch, height - 1, width - 1) float32, by forward differences.
+    """
     rows = displacement[:, 1:, :-1] - displacement[:, :-1, :-1]
     columns = displacement[:, :-1, 1:] - displacement[:, :-1, :-1]
-    determinant = (1 + rows[..., 0]) * (1 + columns[..., 1]) - rows[..., 1] * columns[..., 0]
-    return 100.0 * tf.reduce_mean(tf.cast(determinant <= 0, tf.float32), axis=[1, 2])
+    return (1 + rows[..., 0]) * (1 + columns[..., 1]) - rows[..., 1] * columns[..., 0]

@@ -19,6 +19,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 ROLES = ("source", "target")
 SPLITS = ("train", "finetune", "test")
+# First version of the preprocessing whose records keep the moving image as it was before its alignment.
+_UNALIGNED_SINCE = 3
 
 _FEATURES = {
     "key": tf.io.FixedLenFeature([], tf.string),
@@ -114,7 +116,8 @@ def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         moving_landmarks, fixed_landmarks (float32, (n, 2), (row, column));
         moving_spacing, fixed_spacing (float32, (2,), mm, NaN where unknown);
         moving_labels, fixed_labels (uint8, (height, width, 1), or
-        (height, width, 0) where there are none); alignment (float32, (2, 3)).
+        (height, width, 0) where there are none); alignment (float32, (2, 3)):
+        it is for the reader to apply, all else is as before it.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
     shape = tf.stack([record.pop("height"), record.pop("width"), -1])
@@ -215,6 +218,11 @@ class Manifest:
         """Names of the tasks of that role, in the manifest's order."""
         return [task.name for task in self.tasks if task.role == role]
 
+    @property
+    def align(self) -> str:
+        """How the pairs were aligned: "none", "rigid" or "affine"."""
+        return self.preprocessing.get("align", "none")
+
     def digest(self) -> str:
         """SHA-256 over the manifest, and with it over every shard: names the data in a run card."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -265,9 +273,17 @@ class Manifest:
                 for task in content["tasks"]
             )
             height, width = content["image_shape"]
-            return cls((height, width), content["preprocessing"], tasks)
+            manifest = cls((height, width), content["preprocessing"], tasks)
+            version = manifest.preprocessing.get("version", 0)
+            misread = manifest.align != "none" and version < _UNALIGNED_SINCE
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: damaged manifest ({error!r}); build the records again.") from None
+        if misread:
+            raise UserError(
+                f"{path}: built by an older program, which wrote the moving images already aligned "
+                f"(preprocessing of version {version}); build the records again."
+            )
+        return manifest
 
 
 def shard_name(task: str, split: str, index: int, count: int) -> str:

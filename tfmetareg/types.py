@@ -41,7 +41,7 @@ def no_landmarks() -> np.ndarray:
 
 
 def no_alignment() -> np.ndarray:
-    """Alignment of a pair that was not aligned: the identity, float32 (2, 3)."""
+    """Alignment of a pair that needs none: the identity, float32 (2, 3)."""
     return np.eye(2, 3, dtype=np.float32)
 
 
@@ -59,8 +59,8 @@ class ImagePair:
         moving_spacing, fixed_spacing: pixel size (row, column) in mm, or None.
         moving_labels, fixed_labels: uint8 (height, width) of the image beside
             them, 0 for background, or None; both or neither.
-        alignment: float32 (2, 3), [A | t] in pixels, (row, column): what is at
-            p in `moving` was at A p + t before it was aligned to `fixed`.
+        alignment: float32 (2, 3), [A | t] in pixels, (row, column): the point p
+            of `fixed` lies about at A p + t in `moving`, which is as it was before.
         split: "train", "finetune" or "test" where the source prescribes it.
         task: task that the pair belongs to where the source prescribes it.
     """

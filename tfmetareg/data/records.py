@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import heapq
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
+import numpy as np
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
@@ -84,34 +87,85 @@ def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
 
     Returns:
         Elements as `schema.parse_pair` gives them, the images as float32 in
-        [0, 1], (height, width, 1).
+        [0, 1], (height, width, 1). Where the records have an alignment, also
+        `aligned`: the moving image after it, as the network sees it in training.
     """
+    image_shape = records.manifest.image_shape
 
     def with_images(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_pair(serialized)
-        pair = as_floats(_images(record, records.manifest.image_shape))
-        return {**record, "moving": pair.moving, "fixed": pair.fixed}
+        return {**record, **as_floats(_images(record, image_shape))._asdict()}
 
-    return _shards(records, task, split).flat_map(_read).map(with_images)
+    pairs = _shards(records, task, split).flat_map(_read).map(with_images)
+    return pairs if records.manifest.align == "none" else pairs.map(_with_aligned)
 
 
-def pair_stream(records: Records, task: str, split: str, *, batch_size: int, seed: int) -> tf.data.Dataset:
+def unaligned(pairs: tf.data.Dataset) -> tf.data.Dataset:
+    """The `examples` without the moving image after its alignment."""
+    return pairs.map(lambda pair: {name: value for name, value in pair.items() if name != "aligned"})
+
+
+def realigned(pairs: tf.data.Dataset, alignments: np.ndarray) -> tf.data.Dataset:
+    """The `examples` with these alignments, (pairs, 2, 3) float32, in place of those of the records."""
+    numbered = tf.data.Dataset.zip((pairs, tf.data.Dataset.from_tensor_slices(alignments)))
+    return numbered.map(lambda pair, alignment: _with_aligned({**pair, "alignment": alignment}))
+
+
+def pair_stream(
+    records: Records, task: str, split: str, *, batch_size: int, seed: int, limit: Optional[int] = None
+) -> tf.data.Dataset:
     """Endless batches of a split's images, in another order each epoch.
 
     Epochs follow each other without a gap, so every batch is full. The stream
     can be checkpointed. Its order is decided by `seed` and by TensorFlow's
     global seed at the time of the call.
 
+    Args:
+        limit: so many pairs of the split at most, drawn by `seed`; few are among more.
+
     Returns:
-        PairBatch, uint8 as stored, (batch_size, height, width, 1).
+        PairBatch, uint8, (batch_size, height, width, 1); the moving images
+        aligned, where the records have an alignment.
     """
     shards = _shards(records, task, split)
     count = len(shards)
     serialized = shards.shuffle(count, seed=seed).interleave(_read, cycle_length=count, block_length=1)
+    if limit is not None and limit < records.pair_count(task, split):
+        serialized = tf.data.Dataset.from_tensor_slices(_drawn(shards.flat_map(_read), limit, seed))
     serialized = serialized.shuffle(_SHUFFLE_BUFFER, seed=seed + 1).repeat()
-    image_shape = records.manifest.image_shape
-    pairs = serialized.map(lambda text: _images(parse_pair(text), image_shape))
-    return pairs.batch(batch_size, drop_remainder=True)
+    manifest = records.manifest
+
+    def images(text: tf.Tensor) -> PairBatch:
+        record = parse_pair(text)
+        pair = _images(record, manifest.image_shape)
+        if manifest.align == "none":
+            return pair
+        return PairBatch(align_image(pair.moving, record["alignment"]), pair.fixed)
+
+    return serialized.map(images).batch(batch_size, drop_remainder=True)
+
+
+def align_image(moving: tf.Tensor, alignment: tf.Tensor) -> tf.Tensor:
+    """`alignment.resample` as graph operations.
+
+    Args:
+        moving: (height, width, 1) uint8.
+        alignment: (2, 3) float32.
+
+    Returns:
+        (height, width, 1) uint8.
+    """
+    # From output to input in (x, y), and no perspective.
+    transform = tf.concat([tf.reshape(tf.gather(alignment[::-1], [1, 0, 2], axis=1), [6]), [0.0, 0.0]], 0)
+    aligned = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(moving, tf.float32)[None],
+        transforms=transform[None],
+        output_shape=tf.shape(moving)[:2],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+    )
+    # The operation would cut the fractions of uint8 off.
+    return tf.ensure_shape(tf.cast(tf.round(aligned[0]), tf.uint8), moving.shape)
 
 
 def ready_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -152,6 +206,16 @@ def _read(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(path).apply(tf.data.experimental.assert_cardinality(count))
 
 
+def _drawn(serialized: tf.data.Dataset, limit: int, seed: int) -> list[bytes]:
+    """The records whose key's hash with the seed is lowest: for one seed, few are among more."""
+
+    def rank(text: bytes) -> bytes:
+        key = parse_pair(tf.constant(text))["key"].numpy()
+        return hashlib.sha256(b"%d:%s" % (seed, key)).digest()
+
+    return heapq.nsmallest(limit, serialized.as_numpy_iterator(), key=rank)
+
+
 def _damage(path: Path, count: int) -> str:
     """What keeps a shard of so many records from being read as a whole; empty if nothing does."""
     read = 0
@@ -168,5 +232,11 @@ def _again(task: str) -> str:
 
 
 def _images(record: dict[str, tf.Tensor], image_shape: tuple[int, int]) -> PairBatch:
-    """The images of a record, uint8, of a shape known to the graph."""
+    """The images of a record as stored, uint8, of a shape known to the graph."""
     return PairBatch(*[tf.ensure_shape(record[name], [*image_shape, 1]) for name in ("moving", "fixed")])
+
+
+def _with_aligned(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    stored = tf.image.convert_image_dtype(example["moving"], tf.uint8)
+    aligned = align_image(stored, example["alignment"])
+    return {**example, "aligned": tf.image.convert_image_dtype(aligned, tf.float32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Optional
 
 import tensorflow as tf
 
@@ -11,24 +12,39 @@ from tfmetareg.errors import UserError
 from tfmetareg.types import Episode
 
 
-def task_pairs(records: Records, task: str, split: str, *, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Endless batches of one task, for fine-tuning: PairBatch, (batch_size, height, width, 1) uint8."""
-    return ready_ahead(pair_stream(records, task, split, batch_size=batch_size, seed=seed))
+def task_pairs(
+    records: Records, task: str, split: str, *, batch_size: int, seed: int, limit: Optional[int] = None
+) -> tf.data.Dataset:
+    """Endless batches of one task, for fine-tuning: PairBatch, (batch_size, height, width, 1) uint8.
+
+    `limit` keeps to so many pairs, drawn by `seed`; few are among more.
+    """
+    return ready_ahead(pair_stream(records, task, split, batch_size=batch_size, seed=seed, limit=limit))
 
 
-def mixed_pairs(records: Records, tasks: Sequence[str], *, batch_size: int, seed: int) -> tf.data.Dataset:
+def mixed_pairs(
+    records: Records, tasks: Sequence[str], *, batch_size: int, seed: int, target: str = ""
+) -> tf.data.Dataset:
     """Endless batches from the pooled tasks, each pair of the pool equally likely (pretraining).
 
     A batch mixes tasks.
 
+    Args:
+        records: where the tasks are.
+        tasks: names of the source tasks; their split "train" is used.
+        batch_size: pairs per batch.
+        seed: decides on the order.
+        target: a task whose split "finetune" joins the pool; none where empty.
+
     Returns:
         PairBatch, (batch_size, height, width, 1) uint8 as stored.
     """
+    pool = [(task, "train") for task in tasks] + ([(target, "finetune")] if target else [])
     streams = [
-        pair_stream(records, task, "train", batch_size=1, seed=seed + 2 * index)
-        for index, task in enumerate(tasks)
+        pair_stream(records, task, split, batch_size=1, seed=seed + 2 * index)
+        for index, (task, split) in enumerate(pool)
     ]
-    shares = tf.constant([float(records.pair_count(task, "train")) for task in tasks])
+    shares = tf.constant([float(records.pair_count(task, split)) for task, split in pool])
 
     def choose(step: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_categorical(tf.math.log(shares)[None], 1, [seed, step])[0]

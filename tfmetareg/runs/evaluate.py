@@ -9,16 +9,29 @@ from typing import Optional
 import numpy as np
 
 from tfmetareg.config import Config, Evaluate
-from tfmetareg.data.records import damage_named, examples
+from tfmetareg.data.records import damage_named, examples, realigned, unaligned
 from tfmetareg.errors import UserError
-from tfmetareg.evaluation import Evaluator, Register, summary, to_csv, undeformed
+from tfmetareg.evaluation import (
+    Evaluator,
+    PairResult,
+    Register,
+    summary,
+    to_csv,
+    undeformed,
+    with_alignment_time,
+)
 from tfmetareg.files import published, write_json, write_text
 from tfmetareg.models.weights import load_weights
+from tfmetareg.peers import PEERS, peer
 from tfmetareg.report.page import mismatches, write_report
 from tfmetareg.report.results import read_results
 from tfmetareg.report.tables import build_table, to_markdown
+from tfmetareg.runs.alignments import measured_alignments
 from tfmetareg.runs.run import Run, open_run
 from tfmetareg.steps import register_pair
+
+# What stands for no network, and the name of its result.
+_WORDS = {"none": "not_deformed", "affine": "affine", **{name: name for name in PEERS}}
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -51,16 +64,13 @@ def evaluate(run: Run, options: Evaluate) -> Path:
         Path of the JSON file.
 
     Raises:
-        UserError: no such weights, task or split.
+        UserError: no such weights, task or split, or a peer that is not installed.
     """
     task = options.task or run.target
     if not task:
         raise UserError(f"{run.records.root}: holds no target task; name a task with `evaluate.task`.")
-    pairs = examples(run.records, task, options.split)
-    register = _register(run, options.weights)
     with damage_named(run.records, [task]):
-        evaluator = Evaluator(register, pairs, run.loss_fn())
-        results = evaluator()
+        evaluator, results = _measured(run, task, options)
     method = options.method or _method(options.weights)
     folder = run.workdir / "results"
     write_text(folder / f"{method}.csv", to_csv(results))
@@ -79,19 +89,40 @@ def evaluate(run: Run, options: Evaluate) -> Path:
     return folder / f"{method}.json"
 
 
+def _measured(run: Run, task: str, options: Evaluate) -> tuple[Evaluator, list[PairResult]]:
+    """Every pair of the split; with the alignment, and its time, where that is part of the row."""
+    register = _register(run, options.weights)
+    pairs = examples(run.records, task, options.split)
+    if not _aligns(run, options.weights):
+        evaluator = Evaluator(register, unaligned(pairs), run.loss_fn())
+        return evaluator, evaluator()
+    alignments, seconds = measured_alignments(run, task, options.split)
+    if run.records.manifest.align == "none":
+        pairs = realigned(pairs, alignments)
+    evaluator = Evaluator(register, pairs, run.loss_fn())
+    return evaluator, with_alignment_time(evaluator(), seconds)
+
+
 def _register(run: Run, weights: str) -> Register:
     """The registration that `weights` stands for."""
-    if weights == "none":
+    if weights in ("none", "affine"):
         return undeformed
+    if weights in PEERS:
+        return peer(weights)
     path = run.weights(weights)
-    model = run.model()
+    model = run.starting_from(path).model()
     load_weights(model, path)
     return functools.partial(register_pair, model)
 
 
+def _aligns(run: Run, weights: str) -> bool:
+    """Whether the alignment is part of the row: its own row, and of a network's on records that have one."""
+    return weights == "affine" or (weights not in _WORDS and run.records.manifest.align != "none")
+
+
 def _origin(run: Run, weights: str) -> dict[str, Optional[int]]:
     """Seed and fine-tuning epochs behind the weights; null where a file does not tell."""
-    if weights == "none":
+    if weights in _WORDS:
         return {"seed": run.config.seed, "epochs": 0}
     decided = run.decided(weights)
     return {"seed": decided.get("seed"), "epochs": decided.get("finetune.epochs", 0) if decided else None}
@@ -99,8 +130,8 @@ def _origin(run: Run, weights: str) -> dict[str, Optional[int]]:
 
 def _method(weights: str) -> str:
     """A result's name after its weights: a stage's name, or a file's."""
-    if weights == "none":
-        return "not_deformed"
+    if weights in _WORDS:
+        return _WORDS[weights]
     path = Path(weights)
     if path.suffix != ".h5":
         return weights

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmetareg.data.records import examples
-from tfmetareg.evaluation import Evaluator, PairResult, summary, to_csv, undeformed
+from tfmetareg.alignment import to_moving
+from tfmetareg.data.records import examples, realigned, unaligned
+from tfmetareg.evaluation import Evaluator, PairResult, summary, to_csv, undeformed, with_alignment_time
 from tfmetareg.losses import registration_loss
 from tfmetareg.spatial import warp
 
@@ -58,7 +59,7 @@ def test_summary_by_hand():
     assert found["ncc"] == pytest.approx({"mean": 0.5, "std": math.sqrt(1 / 24), "before_mean": 0.5})
     assert found["local_ncc"] == pytest.approx({"mean": 0.5, "std": 0.0, "before_mean": 0.125})
     assert found["folding_percent"] == {"mean": 1.0, "max": 3.0}
-    assert found["seconds_per_pair"] == {"median": 0.5}
+    assert found["seconds_per_pair"] == {"median": 0.5, "alignment_median": 0.0}
 
 
 def test_summary_of_optional_measures_is_over_the_pairs_that_have_them():
@@ -170,3 +171,60 @@ def test_examples_hold_the_first_pairs_as_they_were_registered(target):
     np.testing.assert_allclose(kept["warped"][0, :-1, :-2], kept["moving"][0, 1:, 2:], atol=1e-6)
     np.testing.assert_array_equal(kept["fixed_landmarks_0"], first["fixed_landmarks"])
     np.testing.assert_array_equal(kept["moving_landmarks_1"] - kept["fixed_landmarks_1"], [[1, 2]] * 3)
+
+
+@pytest.fixture
+def turned_target(turned):
+    return examples(turned, "turned", "test")
+
+
+def test_alignment_alone_is_measured_on_the_moving_image_as_it_was(turned_target):
+    aligned = Evaluator(undeformed, turned_target, registration_loss)()
+    raw = Evaluator(undeformed, unaligned(turned_target), registration_loss)()
+    for one, before in zip(aligned, raw):
+        assert before.distance_px == before.distance_before_px == one.distance_before_px > 8
+        assert one.distance_px < 0.5
+        assert one.ncc_before == before.ncc < 0.3 < 0.7 < one.ncc
+
+
+def test_the_alignment_is_composed_with_what_is_found_after_it(turned_target):
+    """By hand: a displacement of (1, 2) after the alignment leads p to A (p + (1, 2)) + t."""
+    evaluator = Evaluator(shifted_back, turned_target, registration_loss)
+    for example in turned_target:
+        one, warped, displacement = evaluator.register_and_measure(example)
+        points, alignment = example["fixed_landmarks"].numpy(), example["alignment"].numpy()
+        expected = to_moving(points + np.float32([1, 2]), alignment)
+        errors = np.linalg.norm(expected - example["moving_landmarks"], axis=1)
+        assert one.distance_px == pytest.approx(errors.mean(), abs=1e-4)
+        assert one.distance_px > 1.5
+        # One interpolation, of the image as it was.
+        np.testing.assert_array_equal(warped, warp(example["moving"][None], displacement))
+
+
+def test_the_network_sees_the_aligned_image(turned_target):
+    seen = []
+
+    def register(pair):
+        tf.numpy_function(lambda moving: seen.append(moving) or np.float32(0), [pair.moving], tf.float32)
+        return undeformed(pair)
+
+    list(Evaluator(register, turned_target.take(1), registration_loss)())
+    example = next(iter(turned_target))
+    np.testing.assert_array_equal(seen[-1][0], example["aligned"])
+    assert np.abs(example["aligned"] - example["moving"]).mean() > 0.05
+
+
+def test_other_alignments_take_the_place_of_the_stored_ones(turned_target):
+    shift = np.float32([[1, 0, 3], [0, 1, -4]])
+    moved = realigned(unaligned(turned_target), np.stack([shift] * 3))
+    for example in moved:
+        _, _, displacement = Evaluator(undeformed, moved, registration_loss).register_and_measure(example)
+        np.testing.assert_allclose(displacement, np.broadcast_to([3, -4], displacement.shape), atol=1e-4)
+        rows, columns = slice(0, 60), slice(4, 64)
+        np.testing.assert_array_equal(example["aligned"][rows, columns], example["moving"][3:63, 0:60])
+
+
+def test_the_time_of_the_alignment_is_added_and_told_apart():
+    timed = with_alignment_time(THREE, [1.0, 2.0, 3.0])
+    assert [(one.seconds, one.seconds_alignment) for one in timed] == [(1.5, 1), (2.1, 2), (12, 3)]
+    assert summary(timed)["seconds_per_pair"] == {"median": 2.1, "alignment_median": 2.0}

@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 # A module imports from its own layer and from those before it.
 LAYERS = (
-    ("types", "errors", "files", "_compat", "config", "schema", "device", "alignment"),
+    ("types", "errors", "files", "_compat", "config", "schema", "device", "alignment")
+    + ("fields", "points", "transforms", "images"),
     ("spatial",),
-    ("data", "models", "losses", "metrics"),
+    ("data", "models", "losses", "metrics", "peers"),
     ("optim", "steps"),
-    ("meta", "evaluation"),
-    ("checkpoint", "events", "loop"),
+    ("meta", "evaluation", "registration"),
+    ("checkpoint", "events", "loop", "serving"),
     ("runs",),
     ("cli",),
 )
@@ -95,8 +96,8 @@ def test_the_builder_takes_from_the_library_only_what_both_share(file):
 
 
 @pytest.mark.parametrize("file", of("tfmetareg/"))
-def test_only_runs_import_the_builder(file):
-    assert "tfrecords_builder" not in roots(IMPORTS[file]) or part_of(file) == "runs"
+def test_only_runs_and_serving_import_the_builder(file):
+    assert "tfrecords_builder" not in roots(IMPORTS[file]) or part_of(file) in ("runs", "serving")
 
 
 def test_only_compat_imports_voxelmorph_neurite_and_addons():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import shutil
 
 import numpy as np
@@ -11,7 +12,17 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import SIZE, shifted_pair
-from tfmetareg.data.records import Records, damage_named, examples, pair_stream
+from tests.unit.tfmetareg.conftest import TRUTH, vessels
+from tfmetareg.alignment import resample
+from tfmetareg.data.records import (
+    Records,
+    align_image,
+    as_floats,
+    damage_named,
+    examples,
+    pair_stream,
+    unaligned,
+)
 from tfmetareg.errors import UserError
 from tfmetareg.schema import decode_pair, encode_pair, parse_pair
 from tfmetareg.types import ImagePair
@@ -181,3 +192,52 @@ def test_verifying_finds_what_has_another_digest(records_root, tmp_path):
 def test_a_missing_folder_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(UserError, match="tfrecords_builder build --output"):
         Records(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("truth", [TRUTH, np.float32([[0.7, 0.5, -6.3], [-0.4, 1.2, 20.8]])])
+def test_images_are_aligned_as_the_library_does_it(truth):
+    image = vessels(7, 96)
+    aligned = align_image(tf.constant(image[..., None]), tf.constant(truth)).numpy()[..., 0]
+    expected = resample(image, truth)
+    assert aligned.dtype == np.uint8
+    difference = np.abs(aligned.astype(int) - expected)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+    assert (expected == 0).any() and (expected > 99).any()
+
+
+def test_training_sees_aligned_images_and_evaluation_both(turned, turned_roots):
+    stored = {bytes(pair["fixed"].numpy()): pair for pair in examples(turned, "turned", "finetune")}
+    for batch in pair_stream(turned, "turned", "finetune", batch_size=2, seed=0).take(2):
+        for moving, fixed in zip(batch.moving, as_floats(batch).fixed):
+            pair = stored[bytes(fixed.numpy())]
+            original = np.uint8(np.rint(255 * pair["moving"][..., 0]))
+            np.testing.assert_allclose(moving[..., 0], resample(original, pair["alignment"].numpy()), atol=1)
+            np.testing.assert_array_equal(moving, np.uint8(np.rint(255 * pair["aligned"])))
+    plain = Records(turned_roots["none"])
+    as_they_were = {bytes(pair["moving"].numpy()) for pair in examples(plain, "turned", "finetune")}
+    assert {bytes(pair["moving"].numpy()) for pair in stored.values()} == as_they_were
+    spec = examples(plain, "turned", "finetune").element_spec
+    assert "aligned" not in spec
+    assert unaligned(examples(turned, "turned", "finetune")).element_spec == spec
+
+
+def test_records_without_alignment_pay_nothing_for_it(turned_roots, monkeypatch):
+    def used(*arguments):
+        raise AssertionError("aligned")
+
+    monkeypatch.setattr("tfmetareg.data.records.align_image", used)
+    for read in (examples, functools.partial(pair_stream, batch_size=1, seed=0)):
+        list(read(Records(turned_roots["none"]), "turned", "finetune").take(1))
+        with pytest.raises(AssertionError, match="aligned"):
+            read(Records(turned_roots["affine"]), "turned", "finetune")
+
+
+def test_records_that_hold_aligned_images_are_refused(turned_roots, tmp_path):
+    manifest = json.loads((turned_roots["affine"] / "manifest.json").read_text())
+    manifest["preprocessing"]["version"] = 2
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="older program, which wrote the moving images already aligned"):
+        Records(tmp_path)
+    manifest["preprocessing"]["align"] = "none"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert Records(tmp_path).manifest.align == "none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,13 @@ def test_the_pool_gives_each_pair_the_same_chance(records, owner):
     assert all(70 < count < 130 for count in counts.values())
 
 
+def test_the_targets_fine_tuning_pairs_join_the_pool_with_the_same_chance(records):
+    own = {stored(example["moving"]) for example in examples(records, "target", "finetune")}
+    pool = mixed_pairs(records, TASKS, batch_size=2, seed=0, target="target")
+    joined = sum(image.numpy().tobytes() in own for batch in pool.take(130) for image in batch.moving)
+    assert 50 < joined < 110  # 8 of 26 pairs: 80 of 260.
+
+
 def test_more_tasks_than_there_are_is_an_error_that_says_so(records):
     with pytest.raises(UserError, match=r"`reptile.meta_batch_size` \(4\) must be at most .* \(3: task_a"):
         make_episodes(records, m=4)
@@ -94,3 +103,22 @@ def test_fine_tuning_reads_only_its_own_task(records):
     own = {stored(example["moving"]) for example in examples(records, "target", "finetune")}
     for batch in task_pairs(records, "target", "finetune", batch_size=3, seed=0).take(6):
         assert all(image.numpy().tobytes() in own for image in batch.moving)
+
+
+def drawn(records, limit, seed):
+    """The pairs that three epochs of so few hold, and how often each."""
+    own = {stored(e["moving"]): e["key"].numpy().decode() for e in examples(records, "target", "finetune")}
+    batches = task_pairs(records, "target", "finetune", batch_size=1, seed=seed, limit=limit)
+    return collections.Counter(own[batch.moving[0].numpy().tobytes()] for batch in batches.take(3 * limit))
+
+
+def test_a_limit_keeps_to_so_many_pairs_the_few_among_the_more(records):
+    subsets = [drawn(records, limit, seed=0) for limit in (2, 5, 8)]
+    assert [len(subset) for subset in subsets] == [2, 5, 8]
+    assert all(set(subset.values()) == {3} for subset in subsets)
+    assert set(subsets[0]) < set(subsets[1]) < set(subsets[2])
+
+
+def test_the_seed_decides_on_the_few(records):
+    assert len({frozenset(drawn(records, 3, seed)) for seed in range(4)}) > 1
+    assert drawn(records, 3, 1) == drawn(records, 3, 1)

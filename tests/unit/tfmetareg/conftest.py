@@ -1,0 +1,70 @@
+"""Records with an alignment, and real images, that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tfmetareg.alignment import resample, to_moving
+from tfmetareg.data.records import Records
+from tfmetareg.types import ImagePair
+from tfrecords_builder.build import build
+from tfrecords_builder.preprocess import Preprocessing
+from tfrecords_builder.sources.base import SourceTask
+
+SIDE = 64
+# What lies at p in the fixed image lies at A p + t in the moving one: a turn of 5 degrees, and a shift.
+TRUTH = np.array([[0.9962, -0.0872, 8.5], [0.0872, 0.9962, -9.0]], np.float32)
+
+
+def vessels(seed: int, side: int = SIDE) -> np.ndarray:
+    """uint8 (side, side): thin random lines, which give a narrow basin as vessels do."""
+    lines = np.abs(ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(side, side)), 3))
+    return np.uint8(255 * np.exp(-((lines / lines.std() / 0.3) ** 2)))
+
+
+def turned_pair(seed: int, split: str) -> ImagePair:
+    """moving(TRUTH(p)) = fixed(p); landmarks say so exactly."""
+    moving = vessels(seed)
+    points = np.array([[20, 25], [40, 22], [33, 44]], np.float32)
+    return ImagePair(
+        key=f"{split}-{seed}",
+        subject=f"{split}-{seed}",
+        moving=moving,
+        fixed=resample(moving, TRUTH),
+        moving_landmarks=to_moving(points, TRUTH),
+        fixed_landmarks=points,
+        split=split,
+    )
+
+
+@pytest.fixture(scope="session")
+def turned_roots(tmp_path_factory):
+    """Records of one target (2 finetune, 3 test pairs), 64 x 64, by `--align`: "none" and "affine"."""
+    pairs = [turned_pair(seed, "finetune" if seed < 2 else "test") for seed in range(5)]
+    roots = {}
+    for align in ("none", "affine"):
+        roots[align] = tmp_path_factory.mktemp(f"turned-{align}")
+        preprocessing = Preprocessing((SIDE, SIDE), intensity="none", align=align)
+        task = SourceTask("turned", "target", "vessels", pairs)
+        build([task], roots[align], preprocessing=preprocessing, shards=2, say=lambda line: None)
+    return roots
+
+
+@pytest.fixture
+def turned(turned_roots):
+    """The turned pairs with their alignments, opened."""
+    return Records(turned_roots["affine"])
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("TFMETAREG_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images in {folder}; set TFMETAREG_REAL_DATA to run this test")
+    return folder

@@ -1,0 +1,107 @@
+"""What the words of `evaluate.weights` measure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tfmetareg.config import Config, Data, Evaluate
+from tfmetareg.data.records import examples
+from tfmetareg.errors import UserError
+from tfmetareg.models.weights import save_weights
+from tfmetareg.runs.alignments import measured_alignments
+from tfmetareg.runs.evaluate import evaluate
+from tfmetareg.runs.run import Run, open_run
+from tfrecords_builder.__main__ import main as build_main
+
+
+@pytest.fixture
+def opened(turned_roots, tmp_path):
+    """Opens a work directory on the turned pairs, with their alignments or without."""
+
+    def open_(align: str) -> Run:
+        run = open_run(Config(data=Data(root=str(turned_roots[align])), deterministic=False), tmp_path)
+        run.begin()
+        return run
+
+    return open_
+
+
+def measured(run: Run, weights: str) -> tuple[dict, list[dict]]:
+    path = evaluate(run, Evaluate(weights=weights))
+    result = json.loads(path.read_text())
+    with open(path.with_name(result["per_pair"]), newline="", encoding="utf-8") as stream:
+        return result, list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("align", ["none", "affine"])
+def test_rows_without_a_network(opened, align):
+    """Not deformed is the raw pair, affine the alignment alone, on records with alignments and without."""
+    run = opened(align)
+    raw, raw_pairs = measured(run, "none")
+    aligned, aligned_pairs = measured(run, "affine")
+    assert (raw["method"], aligned["method"]) == ("not_deformed", "affine")
+    assert raw["distance_px"]["mean"] == raw["distance_px"]["before_mean"] > 8
+    assert aligned["distance_px"]["before_mean"] == raw["distance_px"]["mean"]
+    assert aligned["distance_px"]["mean"] < 0.5
+    assert [float(pair["seconds_alignment"]) for pair in raw_pairs] == [0, 0, 0]
+    for pair in aligned_pairs:
+        assert 0 < float(pair["seconds_alignment"]) < float(pair["seconds"])
+    arrays = np.load(run.workdir / "results" / "affine.examples.npz")
+    np.testing.assert_array_equal(
+        arrays["moving"], np.load(run.workdir / "results" / "not_deformed.examples.npz")["moving"]
+    )
+
+
+def test_a_networks_row_holds_the_alignment_and_its_time(opened):
+    run = opened("affine")
+    path = run.workdir / "mine.h5"
+    save_weights(run.model(), path)
+    network, pairs = measured(run, str(path))
+    # Fresh weights hardly deform: what is left is the alignment.
+    assert network["distance_px"]["mean"] < 0.5 < 8 < network["distance_px"]["before_mean"]
+    assert all(0 < float(pair["seconds_alignment"]) < float(pair["seconds"]) for pair in pairs)
+
+
+def test_alignments_are_found_once_for_the_pairs_that_are_there(opened):
+    first = measured_alignments(opened("affine"), "turned", "test")
+    kept = opened("affine").workdir / "results" / "turned-test.alignments.npz"
+    before = kept.stat().st_mtime_ns
+    second = measured_alignments(opened("affine"), "turned", "test")
+    assert kept.stat().st_mtime_ns == before
+    np.testing.assert_array_equal(first.seconds, second.seconds)
+    np.testing.assert_array_equal(first.alignments, second.alignments)
+    measured_alignments(opened("none"), "turned", "test")  # Other records: the kept ones are not theirs.
+    assert kept.stat().st_mtime_ns > before
+
+
+def test_stored_alignments_are_those_that_are_timed(opened):
+    run = opened("affine")
+    stored = np.stack([pair["alignment"] for pair in examples(run.records, "turned", "test")])
+    np.testing.assert_array_equal(measured_alignments(run, "turned", "test").alignments, stored)
+
+
+def test_a_missing_peer_is_said_before_anything_is_done(opened, monkeypatch):
+    monkeypatch.setitem(sys.modules, "itk", None)
+    run = opened("none")
+    with pytest.raises(UserError, match="needs the package itk-elastix"):
+        evaluate(run, Evaluate(weights="elastix"))
+    assert not (run.workdir / "results").exists()
+
+
+def test_affine_alone_brings_real_scans_within_reach(real_data, tmp_path):
+    """The 12 test pairs of the retina, at 160 px: 5 px apart before; the best affine leaves 0.6."""
+    source = ["--source", "pairs", "--input", real_data / "octa_scp", "--role", "target", "--task", "scp"]
+    options = ["--output", tmp_path / "records", "--image-size", 160, 160, "--workers", 1]
+    assert build_main([str(word) for word in ["build", *source, *options]]) == 0
+    config = Config(data=Data(root=str(tmp_path / "records")), deterministic=False)
+    run = open_run(config, tmp_path / "work")
+    run.begin()
+    affine, pairs = measured(run, "affine")
+    assert affine["distance_px"]["before_mean"] > 4
+    assert affine["distance_px"]["mean"] < 1
+    assert len(pairs) == 12 and max(float(pair["distance_px"]) for pair in pairs) < 1.5
