@@ -1,0 +1,266 @@
+"""Displacements in physical space, in files that ITK, SimpleITK and ANTs read.
+
+Lengths are in mm, and everything physical is in ITK's order (x, y) and orientation (LPS), as SimpleITK gives
+it: that is where this module differs from the (row, column) of all others. A displacement u in pixels, on the
+fixed grid, becomes the field D of vectors in mm that leads from the physical place of a pixel p of the fixed
+image to that of p + u(p) in the moving one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import h5py
+import nibabel
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its customary name
+
+from tfmetareg.errors import UserError
+from tfmetareg.fields import continued
+from tfmetareg.files import StrPath, published
+
+IMAGES = (".nii", ".nii.gz")
+TRANSFORMS = (".h5", ".tfm")
+FORMATS = (*IMAGES, *TRANSFORMS, ".npz")
+
+_CONVENTION = (
+    "The point p of the fixed image lies at p + displacement[p] in the moving one: pixels, (row, column), "
+    "pixel centres at integers. Spacing, origin and direction are ITK's: (x, y), mm, LPS."
+)
+_SLICE = re.compile(r"(?P<volume>.+\.nii(?:\.gz)?)#(?P<index>\d+)(?:,\d+)?", re.IGNORECASE)
+# A slice whose pixels' axes keep less than this of their length in the (x, y) plane stands upright on it.
+_UPRIGHT = 1e-3
+_MM = {"meter": 1000.0, "micron": 0.001}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a 2D image lie, as SimpleITK tells it.
+
+    Attributes:
+        shape: (height, width) in pixels.
+        spacing: pixel size (x, y), mm.
+        origin: place (x, y) of the first pixel's centre, mm.
+        direction: 2 x 2 by rows: the first column is the way along a row of pixels, the second down a column.
+            Orthonormal.
+    """
+
+    shape: tuple[int, int]
+    spacing: tuple[float, float] = (1.0, 1.0)
+    origin: tuple[float, float] = (0.0, 0.0)
+    direction: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
+
+    def places(self, points: np.ndarray) -> np.ndarray:
+        """Physical places of points: float64 (..., 2), (x, y) in mm, of (row, column) in pixels."""
+        return np.asarray(points, np.float64)[..., ::-1] @ self._axes().T + self.origin
+
+    def points(self, places: np.ndarray) -> np.ndarray:
+        """Inverse of `places`."""
+        return ((np.asarray(places, np.float64) - self.origin) @ np.linalg.inv(self._axes()).T)[..., ::-1]
+
+    def image(self, values: np.ndarray) -> sitk.Image:
+        """A SimpleITK image of (height, width) numbers or (height, width, n) vectors on this grid."""
+        image = sitk.GetImageFromArray(values, isVector=values.ndim > 2)
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
+    def _axes(self) -> np.ndarray:
+        return np.reshape(self.direction, (2, 2)) * self.spacing
+
+
+class Field(NamedTuple):
+    """A displacement, (height, width, 2) float32, pixels, (row, column), and the grids of its two images."""
+
+    displacement: np.ndarray
+    fixed: Grid
+    moving: Grid
+
+
+def read_grid(path: StrPath, shape: tuple[int, int]) -> Grid:
+    """The grid of an image file, as SimpleITK reads it.
+
+    So pixels of a TIFF or JPEG file that tells a resolution have that size. The grid of a slice of an oblique
+    volume is turned into the (x, y) plane, about its first pixel; a slice that stands upright on that plane
+    (sagittal or coronal) has the identity for its direction, as SimpleITK's own slices have.
+
+    Args:
+        path: of an image, or a slice of a NIfTI volume, `volume.nii.gz#12`, as the builder shows it.
+        shape: (height, width) of the image.
+
+    Returns:
+        The pixels' indices for their places (the `Grid` of a shape alone) where SimpleITK cannot read the
+        file's geometry, as that of a NumPy file.
+    """
+    found = _SLICE.fullmatch(str(path))
+    if found and not os.path.isfile(path):
+        return _slice_grid(found["volume"], int(found["index"]), shape)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return Grid(shape)
+    if reader.GetSize()[1::-1] != tuple(shape):
+        return Grid(shape)
+    dimensions = reader.GetDimension()
+    axes = np.reshape(reader.GetDirection(), (dimensions, dimensions)) * reader.GetSpacing()
+    return _in_plane(shape, axes, reader.GetOrigin())
+
+
+def _slice_grid(volume: str, index: int, shape: tuple[int, int]) -> Grid:
+    """The grid of an axial slice, patient's right on the left and front at the top, of a NIfTI volume."""
+    header = nibabel.load(volume)
+    turn = nibabel.io_orientation(header.affine)
+    affine = header.affine @ nibabel.orientations.inv_ornt_aff(turn, header.shape[:3])
+    affine[:3] *= _MM.get(header.header.get_xyzt_units()[0], 1.0)
+    last = [shape[1] - 1, shape[0] - 1]
+    lps = np.diag([-1.0, -1.0, 1.0])
+    return _in_plane(shape, -lps @ affine[:3, :3], lps @ (affine @ [*last, index, 1])[:3])
+
+
+def _in_plane(shape: tuple[int, int], axes: np.ndarray, origin: np.ndarray) -> Grid:
+    """The grid of an image by its axes: the first columns of a matrix are those of its pixels, mm."""
+    spacing = np.linalg.norm(axes[:, :2], axis=0)
+    u, stretch, v = np.linalg.svd((axes[:, :2] / spacing)[:2])
+    direction = np.eye(2) if stretch.min() < _UPRIGHT else u @ v
+    return Grid(tuple(shape), _floats(spacing), _floats(origin[:2]), _floats(direction.ravel()))
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def write_field(path: StrPath, displacement: np.ndarray, fixed: Grid, moving: Grid) -> None:
+    """Publishes a displacement as a file, of a format by the path's ending.
+
+    * `.nii.gz`, `.nii`: vectors in mm on the fixed grid, float32, as `sitk.ReadImage` reads them and as ANTs
+      names its own `...Warp.nii.gz`.
+    * `.h5`, `.tfm`: the same as a DisplacementFieldTransform, for `sitk.ReadTransform` and ANTs.
+    * `.npz`: the displacement in pixels as it is, `fixed_spacing`, `fixed_origin`, `fixed_direction`,
+      `moving_shape`, `moving_spacing` and so on, and the convention in words.
+
+    All of them resample the moving image to the fixed grid and carry points from the fixed image to the
+    moving one. Outside the fixed image ITK displaces nothing.
+
+    Args:
+        path: of the file.
+        displacement: (height, width, 2) float32, pixels, (row, column), of the shape of `fixed`. Where it is
+            NaN, as that of `fields.inverse` may be, ITK's formats have the nearest pixel's, since NIfTI
+            files and text have no NaN; `.npz` keeps it.
+        fixed, moving: the grids of the two images; the other way round for an inverse.
+
+    Raises:
+        ValueError: the path has another ending.
+    """
+    name = Path(path).name.lower()
+    if name.endswith(".npz"):
+        with published(path) as temporary:
+            np.savez(temporary, **_arrays(displacement, fixed, moving))
+    elif name.endswith(FORMATS):
+        vectors = _vectors(displacement, fixed, moving)
+        # ITK tells a format by its whole ending, which a temporary name keeps the last part of.
+        with published(path) as temporary, tempfile.TemporaryDirectory() as folder:
+            written = Path(folder, name)
+            if name.endswith(IMAGES):
+                sitk.WriteImage(fixed.image(vectors.astype(np.float32)), str(written))
+            else:
+                sitk.WriteTransform(sitk.DisplacementFieldTransform(fixed.image(vectors)), str(written))
+            shutil.copyfile(written, temporary)
+    else:
+        raise ValueError(f"{path}: the name must end in one of {', '.join(FORMATS)}")
+
+
+def _vectors(displacement: np.ndarray, fixed: Grid, moving: Grid) -> np.ndarray:
+    """float64 (height, width, 2), (x, y) in mm."""
+    pixels = np.stack(np.indices(fixed.shape), axis=-1)
+    return moving.places(pixels + continued(displacement)) - fixed.places(pixels)
+
+
+def _arrays(displacement: np.ndarray, fixed: Grid, moving: Grid) -> dict[str, np.ndarray]:
+    arrays = {"displacement": displacement.astype(np.float32), "convention": np.array(_CONVENTION)}
+    for name, grid in (("fixed", fixed), ("moving", moving)):
+        for key, value in dataclasses.asdict(grid).items():
+            arrays[f"{name}_{key}"] = np.array(value)
+    return arrays
+
+
+def read_field(path: StrPath, moving: Optional[Grid] = None) -> Field:
+    """Reads what `write_field` wrote, or a displacement field of ITK's or ANTs'.
+
+    Args:
+        path: of the file.
+        moving: the grid of the moving image, which ITK's formats do not tell. An `.npz` file does; for one,
+            this is ignored.
+
+    Raises:
+        UserError: missing, unreadable or of another ending, no 2D displacement field, or `moving` is needed.
+    """
+    name = Path(path).name.lower()
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such file; name one that `register` wrote.")
+    if not name.endswith(FORMATS):
+        raise UserError(f"{path}: unknown format of a displacement; use one of {', '.join(FORMATS)}.")
+    if name.endswith(".npz"):
+        return _read_arrays(path)
+    if moving is None:
+        raise UserError(f"{path}: does not tell the moving image's grid; give it, or read the .npz file.")
+    field = _read_vectors(path, name)
+    fixed = Grid(field.GetSize()[::-1], field.GetSpacing(), field.GetOrigin(), field.GetDirection())
+    pixels = np.stack(np.indices(fixed.shape), axis=-1)
+    landed = moving.points(fixed.places(pixels) + sitk.GetArrayViewFromImage(field))
+    return Field((landed - pixels).astype(np.float32), fixed, moving)
+
+
+def _read_arrays(path: StrPath) -> Field:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            grids = (
+                Grid(*(tuple(arrays[f"{name}_{field.name}"].tolist()) for field in dataclasses.fields(Grid)))
+                for name in ("fixed", "moving")
+            )
+            return Field(arrays["displacement"], *grids)
+    except Exception as error:  # noqa: BLE001 - a broken file raises anything, from KeyError to zlib.error
+        raise _unreadable(path, error) from None
+
+
+def _read_vectors(path: StrPath, name: str) -> sitk.Image:
+    try:
+        _check_whole(path, name)
+        if name.endswith(IMAGES):
+            field = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
+        else:
+            field = sitk.DisplacementFieldTransform(sitk.ReadTransform(str(path))).GetDisplacementField()
+    except Exception as error:  # noqa: BLE001 - a broken file raises anything, from EOFError to RuntimeError
+        raise _unreadable(path, error) from None
+    if field.GetDimension() != 2 or field.GetNumberOfComponentsPerPixel() != 2 or min(field.GetSize()) < 2:
+        raise UserError(
+            f"{path}: must be a 2D field of 2D vectors, got {field.GetNumberOfComponentsPerPixel()} numbers "
+            f"per pixel at size {field.GetSize()}; name another file."
+        )
+    return field
+
+
+def _check_whole(path: StrPath, name: str) -> None:
+    """Raises where the file is cut short: ITK takes what is missing for 0, or says so in many lines."""
+    if name.endswith(".gz"):
+        gzip.decompress(Path(path).read_bytes())
+    elif name.endswith(".nii"):
+        np.asanyarray(nibabel.load(path).dataobj)
+    elif name.endswith(".h5"):
+        h5py.File(path).close()
+    elif not Path(path).read_bytes().endswith(b"\n"):
+        raise EOFError("cut short")
+
+
+def _unreadable(path: StrPath, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[-200:] or type(error).__name__
+    return UserError(f"{path}: no readable displacement ({reason}); write it again.")
