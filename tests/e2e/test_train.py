@@ -231,7 +231,8 @@ def test_evaluate_takes_any_task_split_and_weights(workdir, records_root, tmp_pa
 
 
 def test_reproduce_makes_the_table_and_the_report(records_root, tmp_path, capsys):
-    assert run("reproduce", records_root, tmp_path) == 0
+    rows = "--reproduce.rows=[not_deformed,transfer,fine_tune_10,ours_10]"
+    assert run("reproduce", records_root, tmp_path, rows) == 0
     table = capsys.readouterr().out
     for label in ("Not deformed", "Transfer", "Fine-tune (10)", "Ours (10)"):
         assert label in table
@@ -254,7 +255,7 @@ def test_reproduce_makes_the_table_and_the_report(records_root, tmp_path, capsys
 def test_without_a_data_root_the_embedded_tasks_are_built_once(tmp_path, monkeypatch, capsys):
     from tfrecords_builder import build
 
-    def few(output):
+    def few(output, image_size):
         counts = {"source_pairs": 4, "source_test_pairs": 2, "target_finetune": 4, "target_test": 2}
         whole(output, image_size=(64, 64), **counts)
 
@@ -289,7 +290,7 @@ MISTAKES = {
         ["--reptile.meta_batch_size=4"],
         "`reptile.meta_batch_size` (4) must be at most",
     ),
-    "no such network": (["--model.name=unet"], "`model.name` must be one of vxm_dense; got unet."),
+    "no such network": (["--model.name=unet"], "; got unet."),
     "no such weights": (["--reptile.init=none.h5"], "none.h5: no such weights file"),
     "a folder that cannot be written": (["--workdir=/proc/run"], "/proc/run: cannot be written"),
 }

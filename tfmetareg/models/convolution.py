@@ -18,11 +18,11 @@ _PARTS, _SPARE = 8, 4
 
 
 def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """3x3 convolution, stride 1, zeros outside.
+    """Convolution with a square kernel, stride 1, zeros outside.
 
     Args:
         images: (batch, height, width, channels).
-        kernel: (3, 3, channels, features), of the same dtype.
+        kernel: (size, size, channels, features), of the same dtype; an odd size.
 
     Returns:
         (batch, height, width, features).
@@ -73,7 +73,9 @@ def _conv2d_by_products(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         to_images = tf.nn.conv2d_transpose(upstream, kernel, _shape(images), 1, "SAME")
-        return to_images, _correlation(_padded(images, 1, 1 + _SPARE), upstream, 3)
+        size = kernel.shape[0]
+        around = size // 2
+        return to_images, _correlation(_padded(images, around, around + _SPARE), upstream, size)
 
     return _conv2d(images, kernel), gradient
 

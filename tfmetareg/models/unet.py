@@ -1,50 +1,163 @@
-"""The forward pass of voxelmorph's U-Net, on the weights of its layers."""
+"""voxelmorph's U-Net: what its layers compute, in half the time."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import tensorflow as tf
 
+from tfmetareg.device import resolve_precision
+from tfmetareg.errors import UserError
 from tfmetareg.models.convolution import conv2d, conv2d_upsampled, leaky_relu
 
+# voxelmorph's default: features of the encoder, and of the decoder.
+FEATURES = ((16, 32, 32, 32), (32, 32, 32, 32, 32, 16, 16))
 
-def unet(
-    convolutions: Sequence[tf.keras.layers.Conv2D], levels: int, images: list[tf.Tensor], dtype: tf.DType
-) -> tf.Tensor:
-    """What VxmDense's U-Net and flow layer compute, for any height and width.
+
+class UNet:
+    """VxmDense's U-Net with its flow layer: names, shapes and first weights are those of the package.
+
+    Attributes:
+        layers: in the order of the network: encoder, decoder, flow.
+        stride: factor between the finest and the coarsest level.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features: Sequence[Sequence[int]],
+        *,
+        precision: str = "float32",
+        convolutions_per_level: int = 1,
+        resolution: int = 1,
+        block: Optional[Callable[[str, int], tf.keras.layers.Layer]] = None,
+        network: Optional[tf.keras.Model] = None,
+    ):
+        """
+        Args:
+            name: prefix of the layers' names, "vxm_dense" in the package.
+            features: of the encoder and of the decoder; what the decoder has
+                more than the encoder follows at the resolution reached.
+            precision: "mixed_bfloat16" computes all but the flow layer in bfloat16; see `resolve_precision`.
+            convolutions_per_level: at each level, on both sides.
+            resolution: pixels per value of the field along each axis; a power of 2.
+            block: makes a further layer for the end of each encoder level, of a
+                name and so many features; what has a `kernel` and a `bias` is one.
+            network: has the layers already; without it they are made here, by
+                the same names and with the same first weights.
+
+        Raises:
+            UserError: the features do not make a U-Net.
+        """
+        made = chain if network is None else lambda names, *_: [network.get_layer(name) for name in names]
+        encoder, decoder = check_features(features, convolutions_per_level)
+        each, levels = convolutions_per_level, len(encoder) // convolutions_per_level
+        self.stride = 2**levels
+        upsamplings = levels - (check_power("svf_resolution", resolution, self.stride).bit_length() - 1)
+        names = [f"enc_conv_{index // each}_{index % each}" for index in range(len(encoder))]
+        convolutions = made([f"{name}_unet_{part}" for part in names], [2, *encoder])
+        self._encoder = [convolutions[start : start + each] for start in range(0, len(encoder), each)]
+        if block:
+            for level, layers in enumerate(self._encoder):
+                layers.append(block(f"{name}_unet_enc_block_{level}", encoder[(level + 1) * each - 1]))
+
+        names = [f"dec_conv_{levels - 1 - index // each}_{index % each}" for index in range(len(encoder))]
+        names += [f"dec_final_conv_{index}" for index in range(len(decoder) - len(encoder))]
+        # A skip joins where a level begins, but the first, until the resolution is reached.
+        beginnings = [each * level for level in range(1, upsamplings + 1)]
+        skips = {begin: encoder[-begin - 1 + each] for begin in beginnings}
+        prefixed = [*[f"{name}_unet_{part}" for part in names], f"{name}_flow"]
+        self._decoder = made(prefixed, [encoder[-1], *decoder, 2], skips)
+        self._joined = [index in skips for index in range(len(self._decoder))]
+        self.layers = [*itertools.chain(*self._encoder), *self._decoder]
+        self._dtype = tf.bfloat16 if resolve_precision(precision) == "mixed_bfloat16" else tf.float32
+
+    def __call__(self, images: list[tf.Tensor]) -> tf.Tensor:
+        """What VxmDense's U-Net and flow layer compute, for any height and width.
+
+        Args:
+            images: moving, fixed; (batch, height, width, 1) float32, height and
+                width multiples of the stride.
+
+        Returns:
+            (batch, height / resolution, width / resolution, 2) float32.
+        """
+        features = tf.cast(tf.concat(images, -1), self._dtype)
+        skips: list[tf.Tensor] = []
+        for level in self._encoder:
+            for layer in level:
+                features = leaky_relu(convolve(layer, features))
+            skips.append(features)
+            features = tf.nn.max_pool2d(features, 2, 2, "VALID")
+        *hidden, (flow, joined) = zip(self._decoder, self._joined)
+        for layer, with_skip in hidden:
+            features = leaky_relu(convolve(layer, features, skips.pop() if with_skip else None))
+        skip = tf.cast(skips.pop(), tf.float32) if joined else None
+        return convolve(flow, tf.cast(features, tf.float32), skip)
+
+
+def check_features(features: Sequence[Sequence[int]], each: int = 1) -> tuple[list[int], list[int]]:
+    """Encoder and decoder features.
+
+    Raises:
+        UserError: they do not make a U-Net with so many convolutions at each level.
+    """
+    if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):
+        raise UserError(
+            f"`model.features` ({features}) must be [encoder, decoder], the decoder at least as long."
+        )
+    if each < 1 or len(features[0]) % each:
+        raise UserError(
+            f"`convolutions_per_level` ({each}) must divide the number of encoder features, "
+            f"{len(features[0])}."
+        )
+    return list(features[0]), list(features[1])
+
+
+def check_power(name: str, value: int, largest: int) -> int:
+    """The value itself.
+
+    Raises:
+        UserError: it is no power of 2 from 1 to `largest`.
+    """
+    if value < 1 or value > largest or value & (value - 1):
+        raise UserError(f"`{name}` ({value}) must be a power of 2 from 1 to the network's stride, {largest}.")
+    return value
+
+
+def chain(
+    names: Sequence[str], features: Sequence[int], skips: Optional[dict[int, int]] = None
+) -> list[tf.keras.layers.Conv2D]:
+    """3x3 convolutions one after the other; one whose name ends in `_flow` begins near zero, the identity.
 
     Args:
-        convolutions: 3x3 layers in the order of the network: encoder, decoder,
-            flow. Those of the decoder after the first take the features before
-            them, upsampled, and those of the encoder's level, until the full
-            resolution is reached.
-        levels: number of encoder layers.
-        images: moving, fixed; (batch, height, width, 1) float32, height and
-            width multiples of 2 ** levels.
-        dtype: in which all but the flow layer is computed.
-
-    Returns:
-        (batch, height, width, 2) float32, the flow layer's output.
+        names: of the layers.
+        features: that go in, and that come out of each.
+        skips: by place in the chain, how many more features go in there.
     """
-    features = tf.cast(tf.concat(images, -1), dtype)
-    skips: list[Optional[tf.Tensor]] = []
-    for layer in convolutions[:levels]:
-        features = leaky_relu(_convolve(layer, features))
-        skips.append(features)
-        features = tf.nn.max_pool2d(features, 2, 2, "VALID")
-    *decoder, flow = itertools.zip_longest(convolutions[levels:], [None, *reversed(skips)])
-    for layer, skip in decoder:
-        features = leaky_relu(_convolve(layer, features, skip))
-    return _convolve(flow[0], *[x if x is None else tf.cast(x, tf.float32) for x in (features, flow[1])])
+    layers = []
+    for place, (name, inputs, outputs) in enumerate(zip(names, features, features[1:])):
+        flow = name.endswith("_flow")
+        first = tf.keras.initializers.RandomNormal(0.0, 1e-5) if flow else "he_normal"
+        layer = tf.keras.layers.Conv2D(outputs, 3, padding="same", kernel_initializer=first, name=name)
+        with tf.name_scope(name):
+            layer.build((None, None, None, inputs + (skips or {}).get(place, 0)))
+        layers.append(layer)
+    return layers
 
 
-def _convolve(
+def convolve(
     layer: tf.keras.layers.Conv2D, features: tf.Tensor, skip: Optional[tf.Tensor] = None
 ) -> tf.Tensor:
-    """The layer's convolution: of the features, or of these upsampled and concatenated with the skip."""
+    """The layer's convolution: of the features, or of these upsampled and concatenated with the skip.
+
+    Args:
+        layer: with a `kernel` and a `bias`.
+        features: (batch, height, width, channels).
+        skip: (batch, 2 * height, 2 * width, channels), of the same dtype, if any.
+    """
     kernel, bias = (tf.cast(weight, features.dtype) for weight in (layer.kernel, layer.bias))
     if skip is None:
         return tf.nn.bias_add(conv2d(features, kernel), bias)

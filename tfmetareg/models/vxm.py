@@ -1,4 +1,4 @@
-"""VoxelMorph's dense network (Balakrishnan et al., 2019), from the voxelmorph package."""
+"""VoxelMorph's dense networks (Balakrishnan et al., 2019; Dalca et al., 2018), as the package has them."""
 
 from __future__ import annotations
 
@@ -7,37 +7,122 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfmetareg._compat import vxm
-from tfmetareg.device import resolve_precision
+from tfmetareg.errors import UserError
+from tfmetareg.models.fields import integrate, resize
 from tfmetareg.models.registry import RegistrationModel, register_model
-from tfmetareg.models.unet import unet
+from tfmetareg.models.unet import FEATURES, UNet, check_features, check_power
 
 
 @register_model("vxm_dense")
 def vxm_dense(
-    image_shape: tuple[int, int], *, features: Sequence[Sequence[int]], precision: str = "float32"
+    image_shape: tuple[int, int],
+    *,
+    features: Sequence[Sequence[int]] = FEATURES,
+    convolutions_per_level: int = 1,
+    use_probs: bool = False,
+    precision: str = "float32",
 ) -> RegistrationModel:
     """`vxm.networks.VxmDense` predicting a displacement at full resolution.
 
-    The package makes the layers and owns their weights; `unet` computes with them.
-
     Args:
-        image_shape: (height, width); VxmDense itself is built at the next
-            multiple of its stride, which is also what its .h5 file names.
+        image_shape: (height, width); what its .h5 file names is the next multiple of its stride.
         features: U-Net features, [encoder, decoder].
+        convolutions_per_level: convolutions at each level of the encoder and the decoder.
+        use_probs: keeps the layer of log variances that such a file has, as it is;
+            the displacement is the mean.
         precision: "float32", "tensorfloat32", "mixed_bfloat16" (the U-Net in bfloat16;
             weights, flow layer and warp in float32) or "auto".
     """
-    levels = len(features[0])
-    stride = 2**levels
-    inshape = tuple(-(-side // stride) * stride for side in image_shape)
-    network = vxm.networks.VxmDense(
-        inshape,
-        nb_unet_features=[list(part) for part in features],
-        int_steps=0,
-        svf_resolution=1,
-        int_resolution=1,
-        reg_field="warp",
+    network, unet = _network(
+        image_shape, features, convolutions_per_level, use_probs, precision, int_steps=0, int_resolution=1
     )
-    convolutions = [layer for layer in network.layers if isinstance(layer, tf.keras.layers.Conv2D)]
-    dtype = tf.bfloat16 if resolve_precision(precision) == "mixed_bfloat16" else tf.float32
-    return RegistrationModel(network, lambda images: unet(convolutions, levels, images, dtype), stride)
+    return RegistrationModel(network, unet, unet.stride)
+
+
+@register_model("vxm_diffeomorphic")
+def vxm_diffeomorphic(
+    image_shape: tuple[int, int],
+    *,
+    features: Sequence[Sequence[int]] = FEATURES,
+    int_steps: int = 7,
+    int_resolution: int = 2,
+    svf_resolution: int = 1,
+    convolutions_per_level: int = 1,
+    use_probs: bool = False,
+    precision: str = "float32",
+) -> RegistrationModel:
+    """`vxm.networks.VxmDense` predicting a stationary velocity, integrated to a field that has an inverse.
+
+    Args:
+        image_shape, features, convolutions_per_level, use_probs, precision: as for `vxm_dense`.
+        int_steps: squarings of the integration, at least 1.
+        int_resolution: pixels per value along each axis while integrating; a power of 2.
+        svf_resolution: pixels per value along each axis of the predicted velocity; a power of 2.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+    if int_steps < 1:
+        raise UserError(f"`int_steps` ({int_steps}) must be at least 1; vxm_dense does not integrate.")
+    if svf_resolution > 1 and int_resolution == 1:
+        raise UserError(
+            f"`int_resolution` ({int_resolution}) must be above 1 where `svf_resolution` ({svf_resolution}) "
+            "is: voxelmorph would leave the field coarse."
+        )
+    network, unet = _network(
+        image_shape,
+        features,
+        convolutions_per_level,
+        use_probs,
+        precision,
+        int_steps=int_steps,
+        int_resolution=int_resolution,
+        svf_resolution=svf_resolution,
+    )
+
+    def displacement(images: list[tf.Tensor], sign: float = 1.0) -> tf.Tensor:
+        coarse = resize(sign * unet(images), svf_resolution, int_resolution)
+        return resize(integrate(coarse, int_steps), int_resolution, 1)
+
+    return RegistrationModel(
+        network, displacement, unet.stride, inverse_field=lambda images: displacement(images, -1.0)
+    )
+
+
+def _network(
+    image_shape: tuple[int, int],
+    features: Sequence[Sequence[int]],
+    convolutions_per_level: int,
+    use_probs: bool,
+    precision: str,
+    svf_resolution: int = 1,
+    **integration: int,
+) -> tuple[tf.keras.Model, UNet]:
+    """The package's network, and what computes with its layers.
+
+    The package makes the layers and owns their weights. It is built at the next multiple of its stride.
+    """
+    encoder, _ = check_features(features, convolutions_per_level)
+    stride = 2 ** (len(encoder) // convolutions_per_level)
+    check_power("svf_resolution", svf_resolution, stride)
+    check_power("int_resolution", integration["int_resolution"], stride)
+    network = vxm.networks.VxmDense(
+        tuple(-(-side // stride) * stride for side in image_shape),
+        nb_unet_features=[list(part) for part in features],
+        nb_unet_conv_per_level=convolutions_per_level,
+        use_probs=use_probs,
+        svf_resolution=svf_resolution,
+        reg_field="warp",
+        **integration,
+    )
+    if use_probs:  # Not learned here.
+        network.get_layer("vxm_dense_log_sigma").trainable = False
+    unet = UNet(
+        "vxm_dense",
+        features,
+        precision=precision,
+        convolutions_per_level=convolutions_per_level,
+        resolution=svf_resolution,
+        network=network,
+    )
+    return network, unet

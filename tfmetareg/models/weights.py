@@ -1,39 +1,75 @@
-"""voxelmorph's .h5 files, in and out."""
+"""Weights files: `.h5` as Keras and voxelmorph write and read it, in and out."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import warnings
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import h5py
+import keras
 import numpy as np
 
+from tfmetareg._compat import vxm
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
-from tfmetareg.models.registry import RegistrationModel
+from tfmetareg.models.registry import Architecture, RegistrationModel, build_model, options_of, registered
 
-# Options of VxmDense that leave the layers as they are and change what the last one means.
-_DECISIVE = ("int_steps", "svf_resolution", "use_probs")
+# Classes of voxelmorph whose layers are a VxmDense's, and what their arguments are where none were given.
+_DENSE = ("VxmDense", "VxmDenseSemiSupervisedSeg")
+_DEFAULTS = {"int_steps": 7, "int_resolution": 2, "svf_resolution": 1}
+
+
+class _Stored(NamedTuple):
+    """What a weights file holds.
+
+    Attributes:
+        layers: weights by layer, in the network's order; where they are a VxmDense's, under the names
+            that one called vxm_dense gives them.
+        ours: network of this project that the file says to hold.
+        voxelmorphs: class of voxelmorph and its arguments that the file says to hold.
+    """
+
+    layers: dict[str, list[np.ndarray]]
+    ours: Optional[Architecture]
+    voxelmorphs: Optional[Architecture]
 
 
 def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
-    """Publishes the network as `.h5` with its configuration: `vxm.networks.VxmDense.load(path)` reads it.
+    """Publishes the network as `.h5` with what it was built from.
+
+    `vxm.networks.VxmDense.load(path)` reads the file of a network that is a VxmDense.
 
     Raises:
         UserError: a weight is NaN or infinite.
     """
-    if not all(np.isfinite(value).all() for value in model.network.get_weights()):
+    layers = {layer.name: layer for layer in model.network.layers if layer.weights}
+    if not all(np.isfinite(value).all() for layer in layers.values() for value in layer.get_weights()):
         raise UserError(f"{path}: not written, the weights are not finite; lower the learning rate.")
-    with published(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
-        model.network.save(temporary, save_format="h5", include_optimizer=False)
+    with published(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(backend="tensorflow", keras_version=keras.__version__)
+        if model.architecture:
+            file.attrs["tfmetareg"] = json.dumps(dataclasses.asdict(model.architecture))
+        if isinstance(model.network, vxm.networks.VxmDense):
+            configuration = {"class_name": "VxmDense", "config": model.network.get_config()}
+            file.attrs["model_config"] = json.dumps(configuration)
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, layer in layers.items():
+            weights = _distinct([weight.name for weight in layer.weights])
+            group.create_group(name).attrs["weight_names"] = [weight.encode() for weight in weights]
+            for weight, value in zip(weights, layer.get_weights()):
+                group[name][weight] = value
 
 
 def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
-    """Reads an `.h5` that `save` or `save_weights` of a voxelmorph network wrote, all of it or nothing.
+    """Reads an `.h5` of the same network, all of it or nothing.
+
+    It may come from here, or from `save` or `save_weights` of Keras and voxelmorph.
 
     Args:
         model: receives the weights; the image size of the file does not matter.
@@ -45,51 +81,171 @@ def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
 
     Warns where the layers fit but meant something else, a velocity field for instance.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file; train one, or name another.")
-    try:
-        stored, options = _stored_layers(path), _stored_options(path)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not a readable .h5 weights file ({error}).") from None
-    own = model.network.get_config()
-    for name in _DECISIVE:
-        if name in options and options[name] != own.get(name):
-            warnings.warn(
-                f"{path}: trained with {name}={options[name]}, used here with {name}={own.get(name)}: "
-                "a start for training, but registered with it as it is, images will be off.",
-                stacklevel=2,
-            )
+    stored = _read(Path(path))
     layers = {layer.name: layer for layer in model.network.layers if layer.weights}
     expected = {name: [tuple(weight.shape) for weight in layer.weights] for name, layer in layers.items()}
-    found = {name: [value.shape for value in values] for name, values in stored.items()}
+    found = {name: [value.shape for value in values] for name, values in stored.layers.items()}
     if expected != found:
         raise UserError(f"{path}: not weights of this network.\n{_differences(expected, found)}")
     broken = [
-        name for name, values in stored.items() if not all(np.isfinite(value).all() for value in values)
+        name
+        for name, values in stored.layers.items()
+        if not all(np.isfinite(value).all() for value in values)
     ]
     if broken:
         raise UserError(f"{path}: weights of {', '.join(broken)} are not finite; the file is damaged.")
+    told = _told(stored)
+    if told and model.architecture and told != model.architecture:
+        warnings.warn(
+            f"{path}: trained as {told}; used here as {model.architecture}: "
+            "a start for training, but registered with it as it is, images will be off.",
+            stacklevel=2,
+        )
     for name, layer in layers.items():
-        layer.set_weights(stored[name])
+        layer.set_weights(stored.layers[name])
 
 
-def _stored_layers(path: Path) -> dict[str, list[np.ndarray]]:
+def describe(path: Union[str, os.PathLike]) -> Architecture:
+    """The network that a weights file holds.
+
+    Files of this project say so. Of voxelmorph's, the features are read from the
+    layers, and how the field is integrated from the stored arguments; where
+    `save_weights` of Keras stored none, the field is taken for a displacement.
+
+    Raises:
+        UserError: no such file, not a weights file, or neither a registered
+            network nor a 2D VxmDense.
+    """
+    stored = _read(Path(path))
+    told = _told(stored) or (None if stored.voxelmorphs else _displacement_network(stored.layers))
+    if told and told.name not in registered():
+        raise UserError(
+            f"{path}: holds the network {told.name}, which is not registered; "
+            "name the file that registers it with `model.module`."
+        )
+    if not told:
+        kind = stored.voxelmorphs.name if stored.voxelmorphs else f"the layers {', '.join(stored.layers)}"
+        raise UserError(
+            f"{path}: holds {kind:.200}, neither a network that says what it is nor a 2D VxmDense; "
+            "name the network that it is for with `model.name`."
+        )
+    return told
+
+
+def load_model(
+    path: Union[str, os.PathLike], *, image_shape: tuple[int, int] = (64, 64), precision: str = "float32"
+) -> RegistrationModel:
+    """Builds the network that a weights file holds, with its weights.
+
+    Args:
+        path: the file.
+        image_shape: (height, width); other sizes work too.
+        precision: as for the networks of this project.
+
+    Raises:
+        UserError: as for `describe` and `load_weights`.
+    """
+    architecture = describe(path)
+    computed = {"precision": precision} if "precision" in options_of(architecture.name) else {}
+    model = build_model(architecture.name, image_shape, **architecture.options, **computed)
+    load_weights(model, path)
+    return model
+
+
+def _told(stored: _Stored) -> Optional[Architecture]:
+    """The network that the file itself says to hold; None where it does not say, or holds another kind."""
+    if stored.ours or not stored.voxelmorphs or stored.voxelmorphs.name not in _DENSE:
+        return stored.ours
+    network = _displacement_network(stored.layers)
+    arguments = {**_DEFAULTS, **stored.voxelmorphs.options}
+    if network and arguments["int_steps"]:
+        # Names of before, which still work in voxelmorph 0.2.
+        arguments["int_resolution"] = arguments.get("int_downsize") or arguments["int_resolution"]
+        arguments["svf_resolution"] = 2 if arguments.get("unet_half_res") else arguments["svf_resolution"]
+        integration = {name: int(arguments[name]) for name in _DEFAULTS}
+        return Architecture("vxm_diffeomorphic", {**network.options, **integration})
+    return network
+
+
+def _displacement_network(layers: dict[str, list[np.ndarray]]) -> Optional[Architecture]:
+    """The VxmDense for images that has these layers, as far as they tell; None where none has."""
+    kernels = {name.replace("vxm_dense_unet_", ""): values[0] for name, values in layers.items()}
+    encoder = [kernel for name, kernel in kernels.items() if name.startswith("enc_conv")]
+    decoder = [kernel for name, kernel in kernels.items() if name.startswith("dec_")]
+    if not encoder or any(kernel.ndim != 4 for kernel in kernels.values()):
+        return None
+    options = {
+        "features": [[kernel.shape[-1] for kernel in part] for part in (encoder, decoder)],
+        "convolutions_per_level": sum(name.startswith("enc_conv_0_") for name in kernels),
+        "use_probs": "vxm_dense_log_sigma" in layers,
+    }
+    return Architecture("vxm_dense", options)
+
+
+def _read(path: Path) -> _Stored:
+    """The file's content.
+
+    Raises:
+        UserError: no such file, or not a weights file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file; train one, or name another.")
+    try:
+        with h5py.File(path, "r") as file:
+            ours = json.loads(file.attrs["tfmetareg"]) if "tfmetareg" in file.attrs else None
+            theirs = json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else None
+            layers = _stored_layers(file)
+            return _Stored(
+                layers if ours else _named_as_usual(layers),
+                Architecture(ours["name"], ours["options"]) if ours else None,
+                Architecture(theirs["class_name"], theirs["config"]) if theirs else None,
+            )
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable .h5 weights file ({error}).") from None
+
+
+def _stored_layers(file: h5py.File) -> dict[str, list[np.ndarray]]:
     """Weights by layer name; layers without weights are left out."""
-    with h5py.File(path, "r") as file:
-        group = file["model_weights"] if "model_weights" in file else file
-        names = {name: group[name].attrs["weight_names"] for name in _text(group.attrs["layer_names"])}
-        return {
-            name: [np.asarray(group[name][weight]) for weight in _text(weights)]
-            for name, weights in names.items()
-            if len(weights)
-        }
+    if "layers" in file and "layer_names" not in file.attrs:
+        return _unnamed_layers(file["layers"])
+    group = file["model_weights"] if "model_weights" in file else file
+    names = {name: group[name].attrs["weight_names"] for name in _text(group.attrs["layer_names"])}
+    return {
+        name: [np.asarray(group[name][weight]) for weight in _text(weights)]
+        for name, weights in names.items()
+        if len(weights)
+    }
 
 
-def _stored_options(path: Path) -> dict[str, Any]:
-    """The network's constructor arguments, where the file holds them (`save`, not `save_weights`)."""
-    with h5py.File(path, "r") as file:
-        return json.loads(file.attrs["model_config"])["config"] if "model_config" in file.attrs else {}
+def _unnamed_layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
+    """A VxmDense's layers, out of the format that Keras writes where a name ends in .weights.h5.
+
+    It names layers by class and number, conv2d_4 for instance. The first convolution that takes more
+    than the one before gives has a skip: it begins the second level of the decoder.
+    """
+    numbers = {name: int((re.findall(r"\d+$", name.replace("conv2d", "")) or [0])[0]) for name in group}
+    values = [group[name]["vars"] for name in sorted(numbers, key=numbers.get) if len(group[name]["vars"])]
+    weights = [[np.asarray(part[str(index)]) for index in range(len(part))] for part in values]
+    kernels = [layer[0].shape for layer in weights]
+    joins = [place for place in range(1, len(kernels)) if kernels[place][-2] != kernels[place - 1][-1]]
+    levels = joins[0] - 1 if joins else 0
+    names = [f"unet_enc_conv_{level}_0" for level in range(levels)]
+    names += [f"unet_dec_conv_{level}_0" for level in reversed(range(levels))]
+    names += [f"unet_dec_final_conv_{index}" for index in range(len(weights) - len(names) - 1)]
+    return {f"vxm_dense_{name}": layer for name, layer in zip([*names, "flow"], weights)}
+
+
+def _named_as_usual(layers: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """Layers of a VxmDense that was given a name of its own, under the names they have without."""
+    prefixes = [name[: -len("_unet_enc_conv_0_0")] for name in layers if name.endswith("_unet_enc_conv_0_0")]
+    if len(prefixes) != 1 or f"{prefixes[0]}_flow" not in layers:
+        return layers
+    return {re.sub(f"^{re.escape(prefixes[0])}_", "vxm_dense_", name): layers[name] for name in layers}
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, numbered where they are not distinct."""
+    return names if len(set(names)) == len(names) else [f"{index}/{name}" for index, name in enumerate(names)]
 
 
 def _text(names: np.ndarray) -> list[str]:

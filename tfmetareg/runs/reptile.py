@@ -36,6 +36,7 @@ def meta_train(run: Run) -> Path:
     )
     if options.init == "pretrain" and not run.stage_weights("pretrain").is_file():
         pretrain(run)
+    run = run.starting_from(None if options.init == "scratch" else run.weights(options.init))
 
     def inner_optimizer(model: RegistrationModel) -> tf.keras.optimizers.legacy.Optimizer:
         return build_optimizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import platform
@@ -12,47 +13,62 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import tensorflow as tf
 
-from tfmetareg.config import MODES, Config
+from tfmetareg.config import MODES, Config, Data, Model
 from tfmetareg.data.records import Records
 from tfmetareg.device import accelerator, resolve_precision, set_precision
 from tfmetareg.errors import UserError
 from tfmetareg.files import write_json, write_text
 from tfmetareg.losses import registration_loss
-from tfmetareg.models.registry import RegistrationModel, build_model
+from tfmetareg.models.registry import (
+    Architecture,
+    RegistrationModel,
+    build_model,
+    checked_options,
+    import_networks,
+    options_of,
+)
+from tfmetareg.models.weights import describe, load_weights
 from tfmetareg.steps import LossFn
 
 EMBEDDED = Path("data/embedded")
+EMBEDDED_SIZE = 128
+DEFAULT_NETWORK = "vxm_dense"
 _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "tensorflow-addons", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One work directory under one configuration, with its data opened."""
+    """One work directory under one configuration, with its data opened.
+
+    Attributes:
+        replaces: whether a stage that was begun with another configuration is set
+            aside and trained anew, in place of being refused.
+    """
 
     config: Config
     workdir: Path
     records: Records
     sources: tuple[str, ...]
     target: str
+    replaces: bool = False
 
     def model(self) -> RegistrationModel:
         """The configured network with fresh weights, the same for the same seed."""
         tf.keras.utils.set_random_seed(self.config.seed)
-        options = self.config.model
-        return build_model(
-            options.name,
-            self.records.manifest.image_shape,
-            features=options.features,
-            precision=options.precision,
-        )
+        return build_network(self.config.model, self.records.manifest.image_shape)
+
+    def starting_from(self, weights: Optional[Path]) -> Run:
+        """This run with its network settled, see `settle_network`."""
+        model = settle_network(self.config.model, weights)
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model))
 
     def loss_fn(self) -> LossFn:
         """Eq. (1) with the configured window, weight and similarity."""
-        return functools.partial(registration_loss, **dataclasses.asdict(self.config.loss))
+        return loss_function(self.config)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -71,6 +87,18 @@ class Run:
         """Configuration that a stage of this work directory was trained with; empty if it is no stage."""
         path = self.workdir / stage / "checkpoints" / "config.json"
         return json.loads(path.read_text()) if path.is_file() else {}
+
+    def set_aside(self, stage: str, *, unless: dict[str, Any]) -> None:
+        """Moves a stage to `replaced/`, unless it was trained with just this configuration."""
+        found = self.decided(stage)
+        if not found or found == json.loads(json.dumps(unless)):
+            return
+        place = _unused(self.workdir / "replaced" / stage)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (self.workdir / stage).rename(place)
+        stages = read_card(self.workdir).get("stages", {})
+        self.note(stages={name: entries for name, entries in stages.items() if name != stage})
+        print(f"{stage}: begun with another configuration, moved to {place}", file=sys.stderr)
 
     def begin(self) -> None:
         """Writes the configuration and the run card of what is about to be done.
@@ -98,17 +126,99 @@ class Run:
 
     def note(self, **entries: Any) -> None:
         """Adds entries to the run card."""
-        path = self.workdir / "run.json"
-        card = json.loads(path.read_text()) if path.is_file() else {}
-        write_json(path, {**card, **entries})
+        write_json(self.workdir / "run.json", {**read_card(self.workdir), **entries})
 
     def note_stage(self, name: str, **entries: Any) -> None:
         """Adds a stage to the run card; seconds add up over interruptions."""
-        path = self.workdir / "run.json"
-        stages = json.loads(path.read_text()).get("stages", {})
+        stages = read_card(self.workdir).get("stages", {})
         before = stages.get(name, {}).get("seconds", 0.0)
         entries["seconds"] = round(before + entries["seconds"], 3)
         self.note(stages={**stages, name: entries})
+
+
+def read_card(workdir: Path) -> dict[str, Any]:
+    """The run card of a work directory; empty where there is none yet."""
+    path = workdir / "run.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _unused(path: Path) -> Path:
+    """The path with the lowest number behind it that makes it new."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(candidate for candidate in numbered if not candidate.exists())
+
+
+def settle_network(options: Model, weights: Optional[Path]) -> Model:
+    """Every option of the network: as configured, else as in the weights file, else its default.
+
+    A line says so where the file makes a difference.
+
+    Args:
+        options: the configuration's section; its module is imported.
+        weights: file that training or registration starts from, if any.
+
+    Raises:
+        UserError: the module cannot be imported, the file holds no network that
+            is known, or the network does not take an option.
+    """
+    if options.module:
+        import_networks(options.module)
+    wanted = {**options.options, **({"features": options.features} if options.features else {})}
+    stored = _stored_network(options, weights)
+    name = options.name or stored.name
+    shared = {key: value for key, value in stored.options.items() if key in options_of(name)}
+    settled = checked_options(name, {**shared, **wanted})
+    if (name, settled) != (options.name or DEFAULT_NETWORK, checked_options(name, wanted)):
+        print(f"Network as in {weights}: {stored}", file=sys.stderr)
+    settled.pop("precision", None)
+    features = settled.pop("features", [])
+    return dataclasses.replace(options, name=name, features=features, options=settled)
+
+
+def _stored_network(options: Model, weights: Optional[Path]) -> Architecture:
+    """The network that the file holds; the configured one where there is no file or it does not tell."""
+    if weights and weights.is_file():
+        try:
+            return describe(weights)
+        except UserError:
+            if not options.name:
+                raise
+    return Architecture(options.name or DEFAULT_NETWORK, {})
+
+
+def build_network(
+    options: Model, image_shape: tuple[int, int], weights: Optional[Path] = None
+) -> RegistrationModel:
+    """The configured network: with the weights of a file, by which it is settled, or with fresh ones.
+
+    Raises:
+        UserError: as for `settle_network`, or the weights do not fit.
+    """
+    options = settle_network(options, weights)
+    chosen = dict(options.options)
+    if options.features:
+        chosen["features"] = options.features
+    if "precision" in options_of(options.name):
+        chosen["precision"] = options.precision
+    model = build_model(options.name, image_shape, **chosen)
+    if weights:
+        load_weights(model, weights)
+    return model
+
+
+def loss_function(config: Config) -> LossFn:
+    """Eq. (1) with the configured window, weight and similarity."""
+    return functools.partial(registration_loss, **dataclasses.asdict(config.loss))
+
+
+def settle(config: Config) -> None:
+    """Seeds everything random and sets how operations are computed, before the first of them."""
+    # The seed fixes the data's order too: tf.data mixes TensorFlow's global one into each stream's own.
+    tf.keras.utils.set_random_seed(config.seed)
+    # For a GPU, XLA has no deterministic gradient of max pooling: it would refuse to train.
+    if config.deterministic and not accelerator():
+        tf.config.experimental.enable_op_determinism()
+    set_precision(config.model.precision)
 
 
 def find_weights(workdir: Path, init: str) -> Path:
@@ -140,13 +250,8 @@ def open_run(config: Config, workdir: Path) -> Run:
         UserError: the data root does not exist, a task is not in it or named
             twice, or the target is ambiguous.
     """
-    # Fixes the data's order too: tf.data mixes TensorFlow's global seed into each stream's own.
-    tf.keras.utils.set_random_seed(config.seed)
-    # For a GPU, XLA has no deterministic gradient of max pooling: it would refuse to train.
-    if config.deterministic and not accelerator():
-        tf.config.experimental.enable_op_determinism()
-    set_precision(config.model.precision)
-    records = _open_records(config.data.root)
+    settle(config)
+    records = _open_records(config.data)
     manifest = records.manifest
     sources = tuple(config.data.sources or manifest.names("source"))
     for name in sources:
@@ -161,15 +266,17 @@ def open_run(config: Config, workdir: Path) -> Run:
     return run
 
 
-def _open_records(root: Any) -> Records:
+def _open_records(data: Data) -> Records:
     """The named records, or the embedded ones."""
-    if root is None:
-        root = EMBEDDED
-        if not (EMBEDDED / "manifest.json").is_file():
-            from tfrecords_builder.build import build_embedded
+    if data.root is not None:
+        return Records(data.root)
+    size = data.embedded_size
+    root = EMBEDDED if size == EMBEDDED_SIZE else EMBEDDED.with_name(f"{EMBEDDED.name}-{size}")
+    if not (root / "manifest.json").is_file():
+        from tfrecords_builder.build import build_embedded
 
-            print(f"No data named: building the embedded tasks into {EMBEDDED}.", file=sys.stderr)
-            build_embedded(EMBEDDED)
+        print(f"No data named: building the embedded tasks into {root}.", file=sys.stderr)
+        build_embedded(root, image_size=(size, size))
     return Records(root)
 
 

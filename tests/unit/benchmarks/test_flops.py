@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from benchmarks.cases import FEATURES
 from benchmarks.flops import Convolution, convolutions, step_bytes, step_floor, step_flops
-from tfmetareg.models.registry import build_model
+from tfmetareg._compat import vxm
 
 # 4 x 6 pixels, 3 channels to 5: 27 products for each of 5 * 24 outputs, an addition each, three passes.
 LAYER = Convolution(height=4, width=6, inputs=3, upsampled=2, outputs=5)
@@ -28,9 +28,13 @@ def test_the_first_layer_needs_no_gradient_of_the_images():
     assert first.bytes(folded=False) == (3 + 5) * 24 * 4 * 2
 
 
+def vxm_dense(features) -> tf.keras.Model:
+    return vxm.networks.VxmDense((32, 32), features, int_steps=0, int_resolution=1)
+
+
 @pytest.mark.parametrize("features", [FEATURES, [[4, 6], [8, 3]], [[5], [7, 9, 4]]])
 def test_the_layers_are_those_of_the_network(features):
-    network = build_model("vxm_dense", (32, 32), features=features).network
+    network = vxm_dense(features)
     built = [layer for layer in network.layers if isinstance(layer, tf.keras.layers.Conv2D)]
     counted = [
         (c.height, c.width, c.outputs, (3, 3, c.inputs, c.outputs)) for c in convolutions(features, 32)
@@ -39,7 +43,7 @@ def test_the_layers_are_those_of_the_network(features):
 
 
 def test_the_upsampled_inputs_are_those_of_upsampling_layers():
-    network = build_model("vxm_dense", (32, 32), features=FEATURES).network
+    network = vxm_dense(FEATURES)
     upsampled = [
         layer.output_shape[-1] for layer in network.layers if isinstance(layer, tf.keras.layers.UpSampling2D)
     ]

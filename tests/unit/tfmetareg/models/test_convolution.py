@@ -52,6 +52,15 @@ def test_values_and_gradients_are_those_of_the_plain_convolution(
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("size", [1, 5, 7])
+def test_kernels_of_other_sizes_are_those_of_the_plain_convolution(either_gradient, size):
+    images, kernel = random((2, 9, 8, 3), 1), random((size, size, 3, 4), 2)
+    for one, other in zip(
+        value_and_gradients(conv2d, images, kernel), value_and_gradients(plain_conv2d, images, kernel)
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=5e-5)
+
+
 @pytest.mark.parametrize("lean", [conv2d, conv2d_upsampled])
 def test_a_graph_that_does_not_know_the_size_gives_the_same(either_gradient, lean):
     images, kernel = random((2, 6, 9, 3), 1), random((3, 3, 3, 4), 2)

@@ -7,7 +7,14 @@ import pytest
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
-from tfmetareg.models.registry import RegistrationModel, build_model, register_model
+from tfmetareg.models.registry import (
+    RegistrationModel,
+    build_model,
+    import_networks,
+    options_of,
+    register_model,
+    registered,
+)
 from tfmetareg.spatial import warp
 
 
@@ -80,4 +87,121 @@ def test_a_registered_name_builds_with_its_own_options_and_is_not_given_twice(mo
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(UserError) as caught:
         build_model("vxm_dens", (32, 32), features=[[4], [4]])
-    assert str(caught.value) == "`model.name` must be one of vxm_dense; got vxm_dens."
+    message = str(caught.value)
+    assert message.startswith("`model.name` must be one of ") and message.endswith("; got vxm_dens.")
+    assert "vxm_dense, vxm_diffeomorphic;" in message
+
+
+BAD_OPTIONS = {
+    "one it does not take": (
+        {"int_step": 7},
+        "`int_step` is not an option of vxm_diffeomorphic; it takes features, int_steps, int_resolution, "
+        "svf_resolution, convolutions_per_level, use_probs, precision.",
+    ),
+    "text for a number": ({"int_steps": "7"}, "`int_steps` ('7') of vxm_diffeomorphic must be of type int."),
+    "yes for a number": ({"int_steps": True}, "`int_steps` (True) of vxm_diffeomorphic must be of type int."),
+    "a number for yes": ({"use_probs": 1}, "`use_probs` (1) of vxm_diffeomorphic must be of type bool."),
+    "a flat list": (
+        {"features": [4, 4]},
+        "`features` ([4, 4]) of vxm_diffeomorphic must be of type Sequence[Sequence[int]].",
+    ),
+    "no integration": ({"int_steps": 0}, "`int_steps` (0) must be at least 1"),
+    "no power of 2": ({"int_resolution": 3}, "`int_resolution` (3) must be a power of 2 from 1 to"),
+    "coarser than the network": ({"svf_resolution": 32}, "`svf_resolution` (32) must be a power of 2 from 1"),
+    "a velocity that voxelmorph leaves coarse": (
+        {"svf_resolution": 2, "int_resolution": 1},
+        "`int_resolution` (1) must be above 1",
+    ),
+    "an uneven encoder": ({"convolutions_per_level": 3}, "`convolutions_per_level` (3) must divide"),
+    "a short decoder": ({"features": [[4, 4], [4]]}, "must be [encoder, decoder], the decoder at least"),
+}
+
+
+@pytest.mark.parametrize("options, message", BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_an_option_that_a_network_does_not_take_is_refused_in_one_line(options, message):
+    with pytest.raises(UserError) as caught:
+        build_model("vxm_diffeomorphic", (32, 32), **options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cascade", {"cascades": 0}),
+        ("large_kernel", {"kernel_size": 6}),
+        ("large_kernel", {"kernel_size": 3}),
+        ("affine_deformable", {"affine_features": []}),
+    ],
+)
+def test_an_option_out_of_range_is_refused(name, options):
+    with pytest.raises(UserError, match=f"`{next(iter(options))}`"):
+        build_model(name, (32, 32), **options)
+
+
+def test_a_model_knows_what_it_was_built_from_in_plain_types():
+    model = build_model("vxm_diffeomorphic", (32, 32), features=((4,), (4, 4)), precision="mixed_bfloat16")
+    assert model.architecture.name == "vxm_diffeomorphic"
+    assert model.architecture.options == {
+        "features": [[4], [4, 4]],
+        "int_steps": 7,
+        "int_resolution": 2,
+        "svf_resolution": 1,
+        "convolutions_per_level": 1,
+        "use_probs": False,
+    }
+
+
+def test_a_network_without_an_inverse_says_which_has_one(deep_model):
+    with pytest.raises(UserError, match="vxm_diffeomorphic"):
+        deep_model.inverse(random_images(32, 32))
+
+
+OWN = """
+from tfmetareg.models.registry import register_model
+
+@register_model("{name}")
+def own(image_shape, *, width: int = 3):
+    raise NotImplementedError
+"""
+
+
+def test_a_file_registers_networks_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmetareg.models.registry._BUILDERS", {})
+    (tmp_path / "own.py").write_text(OWN.format(name="own"))
+    import_networks(str(tmp_path / "own.py"))
+    import_networks(str(tmp_path / "own.py"))
+    assert registered() == ["own"] and options_of("own") == {"width": 3}
+
+
+def test_a_module_is_found_by_its_dotted_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmetareg.models.registry._BUILDERS", {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "group_of_networks").mkdir()
+    (tmp_path / "group_of_networks" / "__init__.py").write_text("from group_of_networks import own")
+    (tmp_path / "group_of_networks" / "own.py").write_text(OWN.format(name="own"))
+    import_networks("group_of_networks")
+    assert registered() == ["own"]
+
+
+BAD_MODULES = {
+    "missing.py": (None, "cannot be imported: FileNotFoundError"),
+    "broken.py": ("def :", "cannot be imported: SyntaxError"),
+    "failing.py": (
+        "import no_such_package",
+        "ModuleNotFoundError: No module named 'no_such",
+    ),
+    "empty.py": ("", "registers no network"),
+    "taken.py": (OWN.format(name="vxm_dense"), "ValueError: model `vxm_dense` is registered already."),
+}
+
+
+@pytest.mark.parametrize("file", BAD_MODULES)
+def test_a_module_that_registers_nothing_is_refused_in_one_line(tmp_path, file):
+    content, message = BAD_MODULES[file]
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(UserError) as caught:
+        import_networks(str(tmp_path / file))
+    assert message in str(caught.value) and file in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no.such.module. cannot be imported"):
+        import_networks("no.such.module")

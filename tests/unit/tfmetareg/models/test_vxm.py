@@ -7,10 +7,12 @@ import pytest
 import tensorflow as tf
 
 from tfmetareg._compat import vxm
-from tfmetareg.config import Model
 from tfmetareg.losses import registration_loss
+from tfmetareg.metrics import folding_percent
 from tfmetareg.models import convolution
+from tfmetareg.models.fields import compose
 from tfmetareg.models.registry import build_model
+from tfmetareg.spatial import warp
 from tfmetareg.types import PairBatch
 
 DEEP = [[2, 2, 2, 4], [4, 2, 2, 2, 2]]
@@ -87,10 +89,80 @@ def test_in_bfloat16_the_weights_and_what_comes_out_stay_float32():
 @pytest.mark.parametrize(
     ("levels", "size", "inshape"), [(4, (200, 100), (208, 112)), (2, (30, 32), (32, 32))]
 )
-def test_the_network_itself_is_built_at_the_next_multiple_of_its_stride(levels, size, inshape):
+def test_the_packages_network_is_built_at_the_next_multiple_of_the_stride(levels, size, inshape):
     model = build_model("vxm_dense", size, features=[[2] * levels, [2] * levels])
     assert model.stride == 2**levels
     assert model.network.inputs[0].shape[1:3] == inshape
+
+
+# What voxelmorph calls them, and what they are here.
+DIFFEOMORPHIC = {
+    "as by default": ({}, {}),
+    "at full resolution": ({"int_resolution": 1, "int_steps": 2}, {}),
+    "half the velocity": ({"svf_resolution": 2, "int_steps": 2}, {}),
+    "two convolutions at each level": (
+        {"int_steps": 1, "nb_unet_conv_per_level": 2, "nb_unet_features": [[3, 2, 4, 2], [4, 3, 2, 2, 3]]},
+        {"convolutions_per_level": 2, "features": [[3, 2, 4, 2], [4, 3, 2, 2, 3]]},
+    ),
+}
+
+
+@pytest.mark.parametrize("theirs, ours", DIFFEOMORPHIC.values(), ids=DIFFEOMORPHIC)
+def test_the_diffeomorphic_network_gives_vxmdenses_own_outputs(theirs, ours):
+    arguments = {"nb_unet_features": [[4, 4], [4, 4, 4]], **theirs}
+    network = vxm.networks.VxmDense((16, 24), reg_field="warp", **arguments)
+    spread_out(network.trainable_variables)
+    same = {name: value for name, value in theirs.items() if not name.startswith("nb_")}
+    options = {"features": [[4, 4], [4, 4, 4]], **same, **ours}
+    model = build_model("vxm_diffeomorphic", (16, 24), **options)
+    model.network.set_weights(network.get_weights())
+    pair = [tf.random.stateless_uniform((2, 16, 24, 1), [seed, 0]) for seed in range(2)]
+    for one, other in zip(model(pair), network(pair)):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert np.abs(model(pair)[1]).max() > 0.1
+
+
+def test_a_network_begins_with_the_weights_that_voxelmorphs_has_for_that_seed():
+    tf.keras.utils.set_random_seed(5)
+    theirs = vxm_dense((16, 16), DEEP)
+    tf.keras.utils.set_random_seed(5)
+    ours = build_model("vxm_dense", (16, 16), features=DEEP)
+    for one, other in zip(ours.get_weights(), theirs.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    assert [layer.name for layer in ours.network.layers if layer.weights] == [
+        layer.name for layer in theirs.layers if layer.weights
+    ]
+
+
+@pytest.fixture(scope="module")
+def diffeomorphic():
+    """A network whose fields bend by pixels, smoothly: only the biases of its flow were changed much."""
+    model = build_model("vxm_diffeomorphic", (32, 32), features=[[4, 4], [4, 4, 4]], int_resolution=2)
+    for index, variable in enumerate(model.trainable_variables):
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, index], stddev=0.15))
+    return model
+
+
+def smooth_pair(size: int) -> list[tf.Tensor]:
+    waves = [np.sin(np.arange(size) * rate)[:, None] * np.cos(np.arange(size) * rate) for rate in (0.2, 0.3)]
+    return [tf.constant(0.5 + 0.5 * wave[None, :, :, None], tf.float32) for wave in waves]
+
+
+def test_the_inverse_undoes_the_field_and_nothing_folds(diffeomorphic):
+    pair = smooth_pair(64)
+    forward, (_, back) = diffeomorphic(pair)[1], diffeomorphic.inverse(pair)
+    inner = np.s_[:, 8:-8, 8:-8]
+    there_and_back = compose(forward, back).numpy()[inner]
+    assert np.abs(forward.numpy()[inner]).max() > 0.5
+    assert np.abs(there_and_back).max() < 0.1 * np.abs(forward.numpy()[inner]).max()
+    assert float(folding_percent(forward)[0]) == float(folding_percent(back)[0]) == 0.0
+
+
+def test_the_inverse_warps_the_fixed_image_at_any_size(diffeomorphic):
+    pair = [image[:, :33, :27] for image in smooth_pair(64)]
+    warped, back = diffeomorphic.inverse(pair)
+    assert back.shape == (1, 33, 27, 2)
+    np.testing.assert_allclose(warped, warp(pair[1], back), atol=1e-6)
 
 
 def test_the_network_and_the_model_share_their_weights(small_model):
@@ -102,7 +174,7 @@ def test_the_network_and_the_model_share_their_weights(small_model):
 
 
 def test_the_default_features_are_voxelmorphs():
-    ours = build_model("vxm_dense", (16, 16), features=Model().features)
+    ours = build_model("vxm_dense", (16, 16))
     assert [weight.shape for weight in ours.network.weights] == [
         w.shape for w in vxm_dense((16, 16), None).weights
     ]

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tfmetareg._compat import vxm
 from tfmetareg.errors import UserError
-from tfmetareg.models.registry import build_model
-from tfmetareg.models.weights import load_weights, save_weights
+from tfmetareg.models.registry import Architecture, build_model
+from tfmetareg.models.weights import describe, load_model, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 FEATURES = [[4, 4], [4, 4, 4]]
@@ -21,9 +21,20 @@ def vxm_dense(seed: int = 0, size=(32, 32)) -> tf.keras.Model:
     network = vxm.networks.VxmDense(
         size, nb_unet_features=FEATURES, int_steps=0, svf_resolution=1, int_resolution=1, reg_field="warp"
     )
-    for index, variable in enumerate(network.trainable_variables):
-        variable.assign_add(tf.random.stateless_normal(variable.shape, [seed, index], stddev=0.1))
+    spread_out(network.trainable_variables, seed)
     return network
+
+
+def build_network(features) -> tf.keras.Model:
+    """voxelmorph's, for displacements."""
+    network = vxm.networks.VxmDense((32, 32), features, int_steps=0, int_resolution=1)
+    spread_out(network.trainable_variables, seed=6)
+    return network
+
+
+def spread_out(variables, seed: int) -> None:
+    for index, variable in enumerate(variables):
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [seed, index], stddev=0.1))
 
 
 def assert_same_outputs(one, other) -> None:
@@ -72,9 +83,101 @@ def test_we_load_what_voxelmorph_saves_at_any_image_size(small_model, tmp_path, 
 
 
 def test_a_network_that_predicts_velocities_loads_with_a_warning(small_model, tmp_path):
-    vxm.networks.VxmDense((32, 32), nb_unet_features=FEATURES).save(tmp_path / "theirs.h5")
-    with pytest.warns(UserWarning, match="theirs.h5: trained with int_steps=7, used here with int_steps=0"):
+    save_weights(build_model("vxm_diffeomorphic", (32, 32), features=FEATURES), tmp_path / "theirs.h5")
+    with pytest.warns(UserWarning, match="theirs.h5: trained as vxm_diffeomorphic, .* here as vxm_dense"):
         load_weights(small_model(), tmp_path / "theirs.h5")
+
+
+def test_voxelmorph_loads_our_diffeomorphic_network_with_its_integration(tmp_path):
+    model = build_model("vxm_diffeomorphic", (32, 32), features=FEATURES, int_steps=4)
+    spread_out(model.trainable_variables, seed=2)
+    save_weights(model, tmp_path / "model.h5")
+    theirs = vxm.networks.VxmDense.load(tmp_path / "model.h5")
+    assert theirs.get_config()["int_steps"] == 4
+    assert_same_outputs(theirs, model)
+
+
+# Arguments of voxelmorph's VxmDense, and the network that its file holds.
+WRITTEN = {
+    "a displacement": (
+        {"int_steps": 0, "int_resolution": 1},
+        "vxm_dense",
+        {"features": FEATURES},
+    ),
+    "under another name, from other sizes": (
+        {"int_steps": 0, "int_resolution": 1, "name": "mine", "inshape": (48, 16)},
+        "vxm_dense",
+        {"features": FEATURES},
+    ),
+    "by default": ({}, "vxm_diffeomorphic", {"int_steps": 7, "int_resolution": 2, "svf_resolution": 1}),
+    "in both directions": ({"bidir": True, "int_steps": 1}, "vxm_diffeomorphic", {"int_steps": 1}),
+    "by the options of before": (
+        {"int_steps": 1, "int_downsize": 1, "name": "old"},
+        "vxm_diffeomorphic",
+        {"int_steps": 1, "int_resolution": 1},
+    ),
+    "at half resolution": (
+        {"int_steps": 1, "unet_half_res": True},
+        "vxm_diffeomorphic",
+        {"int_resolution": 2, "svf_resolution": 2},
+    ),
+    "with features by level": (
+        {"int_steps": 1, "nb_unet_features": 4, "nb_unet_levels": 3, "nb_unet_conv_per_level": 2},
+        "vxm_diffeomorphic",
+        {"features": [[4] * 4, [4] * 6], "convolutions_per_level": 2},
+    ),
+    "with voxelmorph's own features": (
+        {"int_steps": 0, "int_resolution": 1, "nb_unet_features": None},
+        "vxm_dense",
+        {"features": [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]},
+    ),
+    "with probabilities": ({"int_steps": 1, "use_probs": True}, "vxm_diffeomorphic", {"use_probs": True}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+@pytest.mark.parametrize("arguments, name, options", WRITTEN.values(), ids=WRITTEN)
+def test_every_vxmdense_that_voxelmorph_saves_is_described_and_loads(tmp_path, arguments, name, options):
+    theirs = vxm.networks.VxmDense(**{"inshape": (32, 32), "nb_unet_features": FEATURES, **arguments})
+    spread_out(theirs.trainable_variables, seed=4)
+    theirs.save(tmp_path / "theirs.h5")
+    described = describe(tmp_path / "theirs.h5")
+    assert described.name == name
+    assert described.options.items() >= options.items()
+    model = load_model(tmp_path / "theirs.h5", image_shape=(32, 32))
+    assert len(model.get_weights()) == len(theirs.get_weights())
+    for one, other in zip(model.get_weights(), theirs.get_weights()):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("file", ["theirs.h5", "theirs.weights.h5"])
+@pytest.mark.parametrize("features", [FEATURES, [[2, 3, 4], [5, 4, 3]], [[4], [4, 4]]], ids=str)
+def test_the_features_are_read_from_the_layers_where_only_weights_were_saved(tmp_path, file, features):
+    """A name that ends in .weights.h5 makes Keras write another format, without the layers' names."""
+    theirs = build_network(features)
+    theirs.save_weights(str(tmp_path / file))
+    assert describe(tmp_path / file).options["features"] == features
+    for one, other in zip(load_model(tmp_path / file).get_weights(), theirs.get_weights()):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_of_another_kind_of_network_is_refused_in_one_line(tmp_path):
+    volumes = tf.keras.Sequential([tf.keras.Input((8, 8, 8, 2)), tf.keras.layers.Conv3D(2, 3, name="flow")])
+    volumes.save_weights(tmp_path / "volumes.h5")
+    dense = tf.keras.Sequential([tf.keras.Input((8,)), tf.keras.layers.Dense(2, name="only")])
+    dense.save(tmp_path / "dense.h5")
+    for file, held in (("volumes.h5", "the layers flow"), ("dense.h5", "Sequential")):
+        with pytest.raises(UserError, match=f"{file}: holds {held}, neither") as caught:
+            describe(tmp_path / file)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_a_network_that_is_not_registered_names_what_registers_it(tmp_path, small_model):
+    model = small_model()
+    model.architecture = Architecture("mine", {})
+    save_weights(model, tmp_path / "model.h5")
+    with pytest.raises(UserError, match="holds the network mine, which is not registered; .*`model.module`"):
+        load_model(tmp_path / "model.h5")
 
 
 def test_saving_over_a_file_replaces_it(small_model, tmp_path):
@@ -175,11 +278,10 @@ def test_a_save_that_fails_leaves_the_old_file(small_model, tmp_path, monkeypatc
     save_weights(model, path)
     old = path.read_bytes()
 
-    def fail(temporary, **options):
-        temporary.write_bytes(b"half")
+    def fail(group, name, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr(model.network, "save", fail)
+    monkeypatch.setattr(h5py.Group, "create_group", fail)
     with pytest.raises(OSError, match="disk full"):
         save_weights(model, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.h5"] and path.read_bytes() == old

@@ -1,0 +1,83 @@
+"""An affine and a deformable network, one after the other (DLIR: de Vos et al., 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfmetareg.errors import UserError
+from tfmetareg.models.convolution import leaky_relu
+from tfmetareg.models.fields import affine, centred_grid
+from tfmetareg.models.registry import Layers, RegistrationModel, register_model
+from tfmetareg.models.unet import FEATURES, UNet, chain, convolve
+from tfmetareg.spatial import warp
+
+# Size of an affine parameter, in halves of the longer side, for 1 at the output of the network.
+_SCALE = 0.1
+
+
+@register_model("affine_deformable")
+def affine_deformable(
+    image_shape: tuple[int, int],
+    *,
+    features: Sequence[Sequence[int]] = FEATURES,
+    affine_features: Sequence[int] = (16, 32, 32, 32),
+    precision: str = "float32",
+) -> RegistrationModel:
+    """Both stages trained together, by the loss of the last warped image.
+
+    The displacement is that of the affine map followed by the deformation, so
+    that the moving image is interpolated once.
+
+    Args:
+        image_shape: (height, width); any.
+        features: of the deformable stage's U-Net, [encoder, decoder].
+        affine_features: of the affine stage's convolutions, each followed by max pooling.
+        precision: as for `vxm_dense`; the affine stage is computed in float32.
+
+    Raises:
+        UserError: features that make no network.
+    """
+    if not affine_features:
+        raise UserError("`affine_features` ([]) must name at least one convolution.")
+    unet = UNet("deformable", features, precision=precision)
+    names = [f"affine_conv_{level}" for level in range(len(affine_features))]
+    convolutions = chain(names, [2, *affine_features])
+    dense = tf.keras.layers.Dense(
+        6, name="affine_dense", kernel_initializer=tf.keras.initializers.RandomNormal(0.0, 1e-5)
+    )
+    with tf.name_scope(dense.name):
+        dense.build((None, 3 * affine_features[-1]))
+
+    def field(images: list[tf.Tensor]) -> tf.Tensor:
+        moving, fixed = images
+        values = tf.concat(images, -1)
+        for layer in convolutions:
+            values = tf.nn.max_pool2d(leaky_relu(convolve(layer, values)), 2, 2, "VALID")
+        parameters = _SCALE * tf.reshape(dense(_moments(values)), [-1, 2, 3])
+        still = tf.concat([tf.zeros_like(moving)] * 2, -1)
+        aligned = warp(moving, affine(parameters, still))
+        return affine(parameters, unet([aligned, fixed]))
+
+    layers = [*convolutions, dense, *unet.layers]
+    stride = max(unet.stride, 2 ** len(convolutions))
+    return RegistrationModel(Layers("affine_deformable", layers), field, stride)
+
+
+def _moments(features: tf.Tensor) -> tf.Tensor:
+    """Each feature's mean over the image, and its means weighted by row and by column from the centre.
+
+    Without the last two a mean would not tell a rotation from none.
+
+    Args:
+        features: (batch, height, width, channels) float32.
+
+    Returns:
+        (batch, 3 * channels) float32.
+    """
+    _, places = centred_grid(features)
+    weights = tf.concat([tf.ones_like(places[..., :1]), places], -1)
+    pixels = tf.cast(tf.shape(features)[1] * tf.shape(features)[2], tf.float32)
+    moments = tf.einsum("bhwc,hwm->bmc", features, weights) / pixels
+    return tf.reshape(moments, [-1, 3 * features.shape[-1]])
