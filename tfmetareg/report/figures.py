@@ -15,7 +15,8 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from tfmetareg.files import StrPath, published
-from tfmetareg.report.results import Examples, Result, label, series
+from tfmetareg.report.results import SHOT_LABELS, Examples, Result, label, series
+from tfmetareg.report.shots import STARTS, Point
 
 DPI = 120
 MAX_EXAMPLES = 4
@@ -165,7 +166,8 @@ def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
     """Fig. 3: landmark distance, NCC and loss on the test pairs over the epochs of fine-tuning.
 
     Args:
-        stages: metrics lines by stage; those without evaluation lines are left out.
+        stages: metrics lines by stage; those without evaluation lines are left out. Where they hold the
+            lowest and the highest value over the seeds, a band shows them.
     """
     shown = evaluated_stages(stages)
     colours = method_colours(list(shown))
@@ -191,12 +193,57 @@ def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
             }
             marker = {"marker": "o", "markersize": 3.5} if len(epochs) <= 15 else {}
             (handles[stage],) = axis.plot(epochs, values, **style, **marker)
+            _draw_band(axis, lines, key, colours[stage])
         axis.set(title=name, xlabel="Epochs of fine-tuning")
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.legend(
         handles=[handles[stage] for stage in shown], loc="outside lower center", ncols=min(len(shown), 4)
     )
     return figure
+
+
+@styled
+def figure_shots(points: Sequence[Point]) -> Figure:
+    """Landmark distance over the number of fine-tuning pairs, a curve per start.
+
+    A band shows the lowest and the highest mean of the seeds, where there are several.
+
+    Args:
+        points: as `shots.read_shots` gives them.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for start, method in STARTS.items():
+        mine = [point for point in points if point.start == start]
+        pairs, colour = [point.pairs for point in mine], COLOURS[method]
+        style = "--" if method in DASHED else "-"
+        if mine:
+            axis.plot(
+                pairs,
+                [p.distance for p in mine],
+                color=colour,
+                linestyle=style,
+                marker="o",
+                markersize=4,
+                label=SHOT_LABELS[start],
+            )
+        if mine and all(point.over_seeds for point in mine):
+            low, high = zip(*((min(point.over_seeds), max(point.over_seeds)) for point in mine))
+            axis.fill_between(pairs, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.set_xscale("log")
+    counts = sorted({point.pairs for point in points})
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.set_xticks([], minor=True)
+    axis.set(xlabel="Fine-tuning pairs", ylabel="Landmark distance (px)")
+    axis.legend()
+    return figure
+
+
+def _draw_band(axis: Any, lines: Sequence[dict[str, Any]], key: str, colour: str) -> None:
+    epochs, low = series(lines, "epoch", f"{key}/low")
+    _, high = series(lines, "epoch", f"{key}/high")
+    if len(epochs):
+        axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def evaluated_stages(stages: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -274,13 +321,13 @@ def figure_field(examples: Examples, index: int = 0) -> Figure:
         axis.imshow(getattr(examples, name)[index], cmap="gray", vmin=0, vmax=1)
         axis.set_title(name.capitalize())
     axes[0].set_title("Moving, with x + displacement(x)")
-    axes[0].add_collection(LineCollection(_grid_lines(displacement), colors="#ffb000", linewidths=0.8))
+    axes[0].add_collection(LineCollection(grid_lines(displacement), colors="#ffb000", linewidths=0.8))
     length = np.linalg.norm(displacement, axis=-1)
     image = axes[3].imshow(length, cmap="viridis", vmin=0, vmax=max(float(length.max()), 1e-3))
     axes[3].set_title("Length of the displacement (px)")
     figure.colorbar(image, ax=axes[3], fraction=0.046, pad=0.02)
     for axis in axes:
-        _bare(axis, height, width)
+        bare(axis, height, width)
     return figure
 
 
@@ -326,7 +373,7 @@ def _draw_overlay(axis: Any, pairs: Examples, index: int) -> None:
         segments = np.stack([landmarks, landmarks + residuals], axis=1)[..., ::-1]
         _draw_landmarks(axis, segments[_evenly(len(segments), MAX_LANDMARKS)])
         axis.set_xlabel(f"{np.linalg.norm(residuals, axis=1).mean():.2f} px", labelpad=2)
-    _bare(axis, *fixed.shape)
+    bare(axis, *fixed.shape)
 
 
 def _draw_landmarks(axis: Any, segments: np.ndarray) -> None:
@@ -347,7 +394,7 @@ def _draw_landmarks(axis: Any, segments: np.ndarray) -> None:
         )
 
 
-def _bare(axis: Any, height: int, width: int) -> None:
+def bare(axis: Any, height: int, width: int) -> None:
     """Shows the image and nothing else: no ticks, frame, or lines that leave it."""
     axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axis.grid(False)
@@ -403,7 +450,7 @@ def _use_log_axis(axis: Any) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
 
 
-def _grid_lines(displacement: np.ndarray) -> list[np.ndarray]:
+def grid_lines(displacement: np.ndarray) -> list[np.ndarray]:
     """Where a regular grid of the fixed image samples the moving one: polylines (n, 2), (x, y)."""
     height, width = displacement.shape[:2]
     grid = np.stack(np.mgrid[:height, :width], axis=-1) + displacement

@@ -1,0 +1,292 @@
+"""`--mode register` on image files of every kind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its customary name
+from PIL import Image
+from scipy import ndimage
+
+from tests.conftest import FEATURES, texture
+from tfmetareg.cli import main
+from tfmetareg.files import write_json
+from tfmetareg.images import write_image
+from tfmetareg.models.registry import build_model
+from tfmetareg.models.weights import save_weights
+from tfmetareg.transforms import Grid, read_field
+from tfrecords_builder.images import read_pixels
+from tfrecords_builder.preprocess import Preprocessing
+from tfrecords_builder.tables import read_landmarks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Stages of fresh weights: their displacements are next to nothing, about a pixel, or wild."""
+    root = tmp_path_factory.mktemp("runs")
+    for stage, spread in (("still", 0.0), ("finetune", 0.05), ("wild", 0.3)):
+        model = build_model("vxm_dense", (64, 64), features=FEATURES)
+        rng = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign_add(rng.normal(0, spread, variable.shape).astype(np.float32))
+        save_weights(model, root / stage / "model.h5")
+        described = {"image_shape": [64, 64], "preprocessing": Preprocessing((64, 64)).describe()}
+        write_json(root / stage / "preprocessing.json", described)
+    return root
+
+
+def register(workdir: Path, output: Path, *options: str, figures: bool = False) -> int:
+    arguments = [f"--register.output={output}", f"--register.figures={str(figures).lower()}", *options]
+    return main(["--mode=register", f"--workdir={workdir}", *arguments])
+
+
+def scene(size: int, seed: int = 0) -> np.ndarray:
+    """A smooth image in [0, 1], in detail the same whatever its size."""
+    coarse = texture(np.random.default_rng(seed), 2.5, 48)
+    rows, columns = np.mgrid[:size, :size] * (47 / (size - 1))
+    image = ndimage.map_coordinates(coarse, [rows, columns], order=3, mode="nearest")
+    return (image - image.min()) / np.ptp(image)
+
+
+def save(path: Path, image: np.ndarray, as_type: str = "uint8") -> Path:
+    white = {"uint8": 255, "uint16": 65535, "int16": 30000}.get(as_type, 1)
+    write_image(path, (white * image).round(0 if white > 1 else 6).astype(as_type), Grid(image.shape[:2]))
+    return path
+
+
+def pair(folder: Path, ending: str = ".png", as_type: str = "uint8") -> list[str]:
+    """The options for two images of one size, one 2 pixels to the right of the other."""
+    image = scene(80)
+    moving = save(folder / f"m{ending}", image[:70, 2:72], as_type)
+    fixed = save(folder / f"f{ending}", image[:70, :70], as_type)
+    return [f"--register.moving={moving}", f"--register.fixed={fixed}"]
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def displacement(folder: Path) -> np.ndarray:
+    return read_field(folder / "displacement.npz").displacement
+
+
+def test_everything_that_is_promised_is_there(workdir, tmp_path):
+    points = tmp_path / "points.csv"
+    points.write_text("x,y\n10,20\n33.5,41\n")
+    options = [*pair(tmp_path), f"--register.points={points}"]
+    assert register(workdir, tmp_path / "out", *options, figures=True) == 0
+    folder = tmp_path / "out" / "m-to-f"
+    assert {path.name for path in folder.iterdir()} == {
+        *("warped.png", "displacement.npz", "displacement.nii.gz", "displacement.h5", "summary.json"),
+        *("overlay.png", "grid.png", "checkerboard.png", "jacobian.png", "points.png"),
+        "points_in_moving.csv",
+    }
+    assert [path.name for path in folder.parent.iterdir()] == ["m-to-f"]
+    summary = told(folder)
+    assert summary["schema"] == 1
+    assert summary["inputs"]["moving"]["file"] == str(tmp_path / "m.png")
+    assert set(summary["seconds"]) >= {"read", "prepare", "align", "register", "warp", "write", "figures"}
+    u = displacement(folder)
+    assert summary["displacement_px"]["max"] == pytest.approx(np.linalg.norm(u, axis=-1).max())
+    # The warped file is the moving one read at p + u(p), in its own intensities.
+    moving, warped = (
+        np.asarray(Image.open(path), float) for path in (tmp_path / "m.png", folder / "warped.png")
+    )
+    places = np.moveaxis(u, -1, 0) + np.indices(u.shape[:2])
+    expected = ndimage.map_coordinates(moving, places, order=1, mode="nearest")
+    assert np.abs(warped - expected).max() <= 0.51
+    # And ITK does the same with the transform beside it, where it reads within the image.
+    images = [
+        sitk.ReadImage(str(path), sitk.sitkFloat32) for path in (tmp_path / "m.png", tmp_path / "f.png")
+    ]
+    transform = sitk.ReadTransform(str(folder / "displacement.h5"))
+    theirs = sitk.GetArrayFromImage(sitk.Resample(images[0], images[1], transform, sitk.sitkLinear))
+    assert np.abs(theirs - expected)[3:-3, 3:-3].max() < 0.02
+    rows = list(csv.DictReader(open(folder / "points_in_moving.csv")))
+    at = u[20, 10] + [20, 10]
+    assert [float(rows[0][name]) for name in ("y", "x")] == pytest.approx(at, abs=1e-3)
+    assert [rows[0]["fixed_x"], rows[1]["fixed_x"]] == ["10", "33.5"]
+    assert summary["points"]["carried_to"] == "moving"
+
+
+@pytest.mark.parametrize("fit", ["records", "native"])
+@pytest.mark.parametrize(("moving", "fixed"), [((97, 131), (64, 81)), ((40, 33), (51, 70))])
+def test_images_of_any_two_sizes(workdir, tmp_path, fit, moving, fixed):
+    """A network that moves nothing leaves what their sizes alone say."""
+    names = [
+        f"--register.{name}={save(tmp_path / f'{name}.png', scene(140, 1)[: shape[0], : shape[1]])}"
+        for name, shape in (("moving", moving), ("fixed", fixed))
+    ]
+    options = [*names, "--register.weights=still", f"--register.fit={fit}", "--register.formats=[npz]"]
+    assert register(workdir, tmp_path / "out", *options) == 0
+    folder = tmp_path / "out" / "moving-to-fixed"
+    assert read_pixels(folder / "warped.png").shape == fixed
+    landed = displacement(folder) + np.stack(np.indices(fixed), axis=-1)
+    if fit == "records":
+        expected = (np.stack(np.indices(fixed), axis=-1) + 0.5) * moving / fixed - 0.5
+    else:
+        frame = np.maximum(moving, fixed)
+        expected = np.stack(np.indices(fixed), axis=-1) + (frame - fixed) // 2 - (frame - moving) // 2
+    np.testing.assert_allclose(landed, expected, atol=0.1)
+    assert told(folder)["shapes"]["moving"] == list(moving)
+
+
+FORMATS = [
+    (".png", "uint8", 3),
+    (".png", "uint16", 0),
+    (".png", "uint16", 3),
+    (".tif", "float32", 0),
+    (".tiff", "uint16", 0),
+    (".jpg", "uint8", 0),
+    (".npy", "float64", 0),
+    (".npy", "int16", 0),
+    (".nii.gz", "int16", 0),
+]
+
+
+def test_the_warped_image_has_the_moving_ones_format_depth_and_colours(workdir, tmp_path):
+    for name, rows in (("moving", slice(2, 72)), ("fixed", slice(0, 70))):
+        (tmp_path / name).mkdir()
+        for number, (ending, as_type, channels) in enumerate(FORMATS):
+            image = scene(72)[rows]
+            image = np.dstack([image, image[::-1], 1 - image]) if channels else image
+            save(tmp_path / name / f"image{number}{ending}", image, as_type)
+    options = [f"--register.{name}={tmp_path / name}" for name in ("moving", "fixed")]
+    options += ["--register.weights=still", "--register.formats=[npz]"]
+    assert register(workdir, tmp_path / "out", *options) == 0
+    for number, (ending, as_type, _) in enumerate(FORMATS):
+        moving = read_pixels(tmp_path / "moving" / f"image{number}{ending}")
+        warped = read_pixels(tmp_path / "out" / f"image{number}" / f"warped{ending}")
+        assert (warped.dtype, warped.shape) == (moving.dtype, moving.shape)
+        white = {"uint8": 255, "uint16": 65535}.get(as_type, np.ptp(moving))
+        assert np.abs(warped.astype(float) - moving).max() < 0.03 * white
+
+
+def test_points_of_the_moving_image_go_the_other_way(workdir, tmp_path):
+    images = pair(tmp_path)
+    given = tmp_path / "given.csv"
+    given.write_text("row,col\n20,10\n41,33.5\n30.25,50\n")
+    there = [*images, f"--register.points={given}"]
+    assert register(workdir, tmp_path / "there", *there) == 0
+    carried = tmp_path / "there" / "m-to-f" / "points_in_moving.csv"
+    back = [*images, f"--register.points={carried}", "--register.points_in=moving"]
+    assert register(workdir, tmp_path / "back", *back) == 0
+    found = read_landmarks(tmp_path / "back" / "m-to-f" / "points_in_fixed.csv")
+    np.testing.assert_allclose(found, read_landmarks(given), atol=0.01)
+    assert np.abs(read_landmarks(carried) - read_landmarks(given)).max() > 0.1
+
+
+def test_a_real_pair_is_aligned_and_its_points_meet(workdir, tmp_path, real_data):
+    source = real_data / "octa_scp"
+    names = [f"pair38_{name}" for name in ("moving", "fixed")]
+    options = [f"--register.{name.split('_')[1]}={source / 'images' / f'{name}.png'}" for name in names]
+    options += [f"--register.points={source / 'landmarks' / 'pair38_fixed.csv'}", "--register.weights=still"]
+    assert (
+        register(workdir, tmp_path / "out", *options, "--register.align=affine", "--register.fit=native") == 0
+    )
+    moving, fixed = (read_landmarks(source / "landmarks" / f"{name}.csv") for name in names)
+    carried = read_landmarks(tmp_path / "out" / "pair38_moving-to-pair38_fixed" / "points_in_moving.csv")
+    before, after = (np.linalg.norm(points - moving, axis=1).mean() for points in (fixed, carried))
+    assert before > 14 and after < 3
+
+
+def table(folder: Path, count: int = 3) -> Path:
+    """A pairs.csv of so many pairs, the first of them with landmarks."""
+    folder.mkdir(exist_ok=True)
+    rows = ["moving,fixed,subject,moving_landmarks,fixed_landmarks"]
+    for number in range(count):
+        image = scene(80, number)
+        save(folder / f"m{number}.png", image[:70, 2:72])
+        save(folder / f"f{number}.png", image[:70, :70])
+        rows.append(f"m{number}.png,f{number}.png,eye{number}" + (",," if number else ",mp.csv,fp.csv"))
+    (folder / "mp.csv").write_text("x,y\n20,20\n40,30\n")
+    (folder / "fp.csv").write_text("x,y\n22,20\n42,30\n")
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_table_of_pairs_is_adapted_to_registered_and_not_registered_twice(workdir, tmp_path, capsys):
+    options = [f"--register.pairs={table(tmp_path / 'in')}", "--register.formats=[npz]"]
+    options += ["--register.adapt_epochs=8", "--register.adapt_learning_rate=0.01"]
+    assert register(workdir, tmp_path / "plain", *options[:2]) == 0
+    assert register(workdir, tmp_path / "out", *options) == 0
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert folders == ["m0-to-f0", "m1-to-f1", "m2-to-f2"]
+    for name in folders:
+        adapted, plain = (told(tmp_path / which / name) for which in ("out", "plain"))
+        assert adapted["similarity"]["local_ncc"]["after"] > plain["similarity"]["local_ncc"]["after"] + 0.01
+    landmarks = told(tmp_path / "out" / "m0-to-f0")["landmarks"]
+    assert landmarks["distance_before_px"] == pytest.approx(2)
+    assert landmarks["distance_px"] < 1.9
+    # Stopped after the first pair, the same command makes the others and leaves the first alone.
+    kept = (tmp_path / "out" / "m0-to-f0" / "summary.json").stat().st_mtime_ns
+    contents = {name: displacement(tmp_path / "out" / name) for name in folders}
+    for name in folders[1:]:
+        shutil.rmtree(tmp_path / "out" / name)
+    capsys.readouterr()
+    assert register(workdir, tmp_path / "out", *options) == 0
+    assert "m0-to-f0: registered already" in capsys.readouterr().err
+    assert (tmp_path / "out" / "m0-to-f0" / "summary.json").stat().st_mtime_ns == kept
+    for name, content in contents.items():
+        np.testing.assert_array_equal(displacement(tmp_path / "out" / name), content)
+    # Made otherwise, it is not passed off for what was asked for.
+    assert register(workdir, tmp_path / "out", *options[:2]) == 2
+    error = capsys.readouterr().err
+    assert error.count("is there already, made otherwise (options") == 3
+
+
+def test_each_pair_is_adapted_to_from_the_weights_themselves(workdir, tmp_path):
+    """So the order of the pairs does not matter."""
+    root = table(tmp_path / "in", 2)
+    options = ["--register.adapt_steps=3", "--register.adapt_learning_rate=0.01", "--register.formats=[npz]"]
+    assert register(workdir, tmp_path / "one", f"--register.pairs={root}", *options) == 0
+    lines = (root / "pairs.csv").read_text().splitlines()
+    (root / "turned.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    assert register(workdir, tmp_path / "other", f"--register.pairs={root / 'turned.csv'}", *options) == 0
+    for name in ("m0-to-f0", "m1-to-f1"):
+        one, other = (displacement(tmp_path / which / name) for which in ("one", "other"))
+        np.testing.assert_array_equal(one, other)
+        assert told(tmp_path / "one" / name)["adaptation_loss"]["first"] != 0
+
+
+def test_two_folders_pair_up_by_name_and_a_broken_pair_does_not_stop_the_others(workdir, tmp_path, capsys):
+    for name, columns in (("moving", slice(2, 72)), ("fixed", slice(0, 70))):
+        (tmp_path / name).mkdir()
+        for key in "abc":
+            save(tmp_path / name / f"{key}.png", scene(80, ord(key))[:70, columns])
+    content = (tmp_path / "fixed" / "b.png").read_bytes()
+    (tmp_path / "fixed" / "b.png").write_bytes(content[: len(content) // 2])
+    options = [f"--register.{name}={tmp_path / name}" for name in ("moving", "fixed")]
+    assert register(workdir, tmp_path / "out", *options, "--register.formats=[npz]") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c"]
+    error = [line for line in capsys.readouterr().err.splitlines() if "png" in line or "error" in line]
+    assert "error: 1 of 3 pairs were not registered" in error[0]
+    assert error[1].startswith("b: ") and "fixed/b.png: unreadable image" in error[1]
+
+
+def test_a_displacement_near_the_reach_and_a_poor_result_are_warned_of(workdir, tmp_path, capsys):
+    """Weights that were not trained move pixels anywhere."""
+    options = [*pair(tmp_path), "--register.weights=wild", "--register.formats=[npz]"]
+    assert register(workdir, tmp_path / "out", *options) == 0
+    warnings = told(tmp_path / "out" / "m-to-f")["warnings"]
+    assert "agree no better than before" in " ".join(warnings)
+    assert "try `--register.align affine`" in " ".join(warnings)
+    printed = capsys.readouterr().err
+    assert all(f"warning: m-to-f: {line}" in printed for line in warnings)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("TFMETAREG_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images in {folder}; set TFMETAREG_REAL_DATA to run this test")
+    return folder

@@ -1,0 +1,195 @@
+"""Which image files make up the pairs to register, and what a pair's results are called."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional
+
+from tfmetareg.config import Register
+from tfmetareg.errors import UserError
+from tfmetareg.files import sha256
+from tfmetareg.types import ImagePair
+from tfrecords_builder.images import FORMATS, is_image, stem
+from tfrecords_builder.sources.base import Problems
+from tfrecords_builder.sources.pairs import TABLE, Row, listed_pairs, read_pair
+from tfrecords_builder.volumes import volume_file
+
+
+@dataclasses.dataclass(frozen=True)
+class PairFiles:
+    """The files of one pair.
+
+    Attributes:
+        name: of the pair, of letters, digits, '_', '-' and '.'; no two pairs of a run have the same.
+        root, where, row: as `sources.pairs.read_pair` takes them.
+        points: CSV file of points to carry over, if any.
+    """
+
+    name: str
+    root: Path
+    where: str
+    row: Row
+    points: Optional[Path] = None
+
+    @property
+    def moving(self) -> Path:
+        """The moving image, or a slice of a volume."""
+        return self.root / self.row["moving"]
+
+    @property
+    def fixed(self) -> Path:
+        """The fixed image, or a slice of a volume."""
+        return self.root / self.row["fixed"]
+
+    def read(self, colour: str) -> ImagePair:
+        """The raw images, with landmarks and pixel sizes where the row names them.
+
+        Raises:
+            UserError: one line of everything that is wrong with the files.
+        """
+        problems = Problems()
+        pair = read_pair(self.root, self.where, self.row, self.name, colour, problems)
+        if pair is None:
+            raise UserError(" ".join(problems.lines))
+        return pair
+
+    def digests(self) -> dict[str, dict[str, str]]:
+        """Path and SHA-256 of each file that decides on the result, as a summary tells them.
+
+        Raises:
+            UserError: a file that cannot be read.
+        """
+        files = {"moving": self.moving, "fixed": self.fixed}
+        files.update(
+            {name: self.root / file for name, file in self.row.items() if "landmarks" in name and file}
+        )
+        if self.points:
+            files["points"] = self.points
+        return {name: {"file": str(path), "sha256": _digest(path)} for name, path in files.items()}
+
+
+def find_pairs(options: Register) -> list[PairFiles]:
+    """The pairs that the options name: two images, two folders of them, or a table.
+
+    Raises:
+        UserError: none or several of these, files without a partner, a table that cannot be read.
+    """
+    if bool(options.pairs) == bool(options.moving or options.fixed) or (not options.moving) != (
+        not options.fixed
+    ):
+        raise UserError(
+            "name what to register: either `register.moving` and `register.fixed` (two images, or two "
+            "folders), or `register.pairs` (a pairs.csv)."
+        )
+    if options.pairs:
+        pairs = _listed(Path(options.pairs))
+    elif os.path.isdir(options.moving) or os.path.isdir(options.fixed):
+        pairs = _of_folders(Path(options.moving), Path(options.fixed))
+    else:
+        pairs = [_pair(Path(), options.moving, options.fixed)]
+    return _with_points(_named_apart(pairs), options.points)
+
+
+def _pair(root: Path, moving: str, fixed: str, name: str = "") -> PairFiles:
+    name = name or f"{stem(Path(moving))}-to-{stem(Path(fixed))}"
+    return PairFiles(_plain(name), root, f"{moving} and {fixed}", {"moving": moving, "fixed": fixed})
+
+
+def _listed(path: Path) -> list[PairFiles]:
+    table = path / TABLE if os.path.isdir(path) else path
+    problems = Problems()
+    rows = listed_pairs(table, problems)
+    problems.raise_any()
+    return [
+        dataclasses.replace(_pair(table.parent, row["moving"], row["fixed"]), where=where, row=row)
+        for where, row in rows
+    ]
+
+
+def _of_folders(moving: Path, fixed: Path) -> list[PairFiles]:
+    """Images of two folders that have the same name, but for the ending that tells the format."""
+    images = {folder: dict(_images(folder)) for folder in (moving, fixed)}
+    alone = [
+        f"{file.name} of {folder}"
+        for folder, other in ((moving, fixed), (fixed, moving))
+        for name, file in images[folder].items()
+        if name not in images[other]
+    ]
+    if alone:
+        more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
+        raise UserError(
+            f"{alone[0]}{more}: no image of that name in the other folder; add it, take this one away, or "
+            "list the pairs in a pairs.csv (`register.pairs`)."
+        )
+    return [
+        _pair(Path(), str(images[moving][name]), str(images[fixed][name]), name) for name in images[moving]
+    ]
+
+
+def _images(folder: Path) -> Iterator[tuple[str, Path]]:
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"{folder}: must be a folder too; `register.moving` and `register.fixed` are two images or two "
+            "folders."
+        )
+    try:
+        files = sorted(file for file in folder.iterdir() if is_image(file) and not file.name.startswith("."))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror}); give yourself the permission."
+        ) from None
+    if not files:
+        raise UserError(f"{folder}: no images in this folder; put some into it ({', '.join(FORMATS)}).")
+    names = [stem(file) for file in files]
+    for name, file in zip(names, files):
+        if names.count(name) > 1:
+            raise UserError(f"{file}: another image of this folder has the same name; rename one of them.")
+    return iter(zip(names, files))
+
+
+def _named_apart(pairs: list[PairFiles]) -> list[PairFiles]:
+    """Numbers the second and further pairs of one name."""
+    seen: dict[str, int] = {}
+    named = []
+    for pair in pairs:
+        seen[pair.name] = seen.get(pair.name, 0) + 1
+        number = f"_{seen[pair.name]}" if seen[pair.name] > 1 else ""
+        named.append(dataclasses.replace(pair, name=pair.name + number))
+    return named
+
+
+def _with_points(pairs: list[PairFiles], points: str) -> list[PairFiles]:
+    """The pairs with the file of points that belongs to each."""
+    if not points:
+        return pairs
+    if not os.path.isdir(points):
+        if len(pairs) > 1:
+            raise UserError(
+                f"`register.points` ({points}) must be a folder where there are several pairs, "
+                f"with a file like {pairs[0].name}.csv for each."
+            )
+        return [dataclasses.replace(pairs[0], points=Path(points))]
+    found = [dataclasses.replace(pair, points=Path(points) / f"{pair.name}.csv") for pair in pairs]
+    missing = [pair for pair in found if not os.path.isfile(pair.points)]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{missing[0].points}: no such file{more}; `register.points` must have one for each pair."
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "pair"
+
+
+def _digest(path: Path) -> str:
+    file = Path(volume_file(str(path)))
+    try:
+        return sha256(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); it must be a readable file.") from None
