@@ -1,7 +1,8 @@
-"""An exported network, loaded by plain TensorFlow where this project is not installed."""
+"""The mode `export`: a network loaded by plain TensorFlow where this project is not installed."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,105 +10,176 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit.tfmetareg.serving.conftest import FEATURES, displacing_network, encoded, scan
+from tfmetareg.cli import main
 from tfmetareg.config import Config, Data, Export, Model
-from tfmetareg.models.registry import build_model
-from tfmetareg.models.weights import load_weights, save_weights
+from tfmetareg.data.records import examples
+from tfmetareg.models.weights import save_weights
 from tfmetareg.runs import export
+from tfrecords_builder.preprocess import Preprocessing
 
-FEATURES = [[4, 4], [4, 4, 4]]
 SHAPES = [(1, 64, 64, 1), (1, 100, 90, 1), (1, 7, 5, 1), (3, 32, 40, 1)]
 
 CLIENT = """
 import sys
-project = ("tfmetareg", "tfrecords_builder", "voxelmorph", "neurite", "tensorflow_addons")
-sys.modules.update(dict.fromkeys(project))  # Whoever imports one of them fails.
+hidden = (
+    *("tfmetareg", "tfrecords_builder", "voxelmorph", "neurite", "tensorflow_addons", "tensorflow_serving"),
+    *("skimage", "scipy", "PIL", "nibabel", "SimpleITK", "tifffile", "jsonargparse"),
+)
+sys.modules.update(dict.fromkeys(hidden))  # Whoever imports one of them fails.
 import numpy as np
 import tensorflow as tf
-folder, pairs, outputs = sys.argv[1:]
-serve = tf.saved_model.load(folder).signatures["serving_default"]
-inputs = {name: spec.shape.as_list() for name, spec in serve.structured_input_signature[1].items()}
-assert inputs == {"moving": [None, None, None, 1], "fixed": [None, None, None, 1]}, inputs
-pairs, results = np.load(pairs), {}
-for index in range(len(pairs) // 2):
-    moving, fixed = (tf.constant(pairs[f"{name}_{index}"]) for name in ("moving", "fixed"))
+folder, inputs, outputs = sys.argv[1:]
+signatures = tf.saved_model.load(folder).signatures
+serve = signatures["serving_default"]
+specs = {name: spec.shape.as_list() for name, spec in serve.structured_input_signature[1].items()}
+assert specs == {"moving": [None, None, None, 1], "fixed": [None, None, None, 1]}, specs
+inputs, results = np.load(inputs), {}
+for index in range(len(inputs) // 2 - 1):
+    moving, fixed = (tf.constant(inputs[f"{name}_{index}"]) for name in ("moving", "fixed"))
+    points = tf.zeros([len(moving), 1, 2])
     for name, value in serve(moving=moving, fixed=fixed).items():
         results[f"{name}_{index}"] = value.numpy()
-assert not any(sys.modules[name] for name in project)
+    carried = signatures["register_points"](moving=moving, fixed=fixed, fixed_points=points)
+    assert np.allclose(carried["moving_points"][:, 0], carried["displacement"][:, 0, 0], atol=1e-5)
+files = {name: tf.constant([inputs[f"{name}_png"].tobytes()]) for name in ("moving", "fixed")}
+results["png"] = tf.io.decode_png(signatures["register_png"](**files)["warped_bytes"][0]).numpy()
+assert not any(sys.modules[name] for name in hidden)
 np.savez(outputs, **results)
 """
 
 
-def exported(workdir, records_root, weights: str = "finetune"):
+def exported(workdir, records_root=None, **options):
     config = Config(
         deterministic=False,
-        data=Data(root=str(records_root)),
+        data=Data(root=records_root and str(records_root)),
         model=Model(features=FEATURES),
-        export=Export(weights=weights, name="tiny"),
+        export=Export(**{"name": "tiny", **options}),
     )
     return export.run(config, workdir)
 
 
+def write_preprocessing(stage, preprocessing: Preprocessing) -> None:
+    """What a training stage leaves beside its weights."""
+    content = {"image_shape": preprocessing.image_size, "preprocessing": preprocessing.describe()}
+    (stage / "preprocessing.json").write_text(json.dumps(content))
+
+
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A work directory with a finished stage, whose network displaces by some pixels."""
-    folder = tmp_path_factory.mktemp("work")
-    model = build_model("vxm_dense", (32, 32), features=FEATURES)
-    for index, variable in enumerate(model.trainable_variables):
-        variable.assign_add(tf.random.stateless_normal(variable.shape, [7, index], stddev=0.15))
-    save_weights(model, folder / "finetune" / "model.h5")
-    return folder
+def network():
+    return displacing_network()
 
 
-def test_plain_tensorflow_serves_what_the_library_computes_at_any_size(workdir, records_root, tmp_path):
-    folder = exported(workdir, records_root)
+@pytest.fixture
+def workdir(tmp_path, network):
+    """A work directory with a finished stage."""
+    save_weights(network, tmp_path / "finetune" / "model.h5")
+    write_preprocessing(tmp_path / "finetune", Preprocessing((32, 32)))
+    return tmp_path
+
+
+def test_plain_tensorflow_serves_what_the_library_computes_at_any_size(workdir, network, capsys):
+    arguments = ["--mode=export", f"--workdir={workdir}", "--export.name=tiny"]
+    assert main(arguments) == 0
+    folder = workdir / "export" / "tiny" / "1"
+    assert str(folder) in capsys.readouterr().err
     rng = np.random.default_rng(0)
-    pairs = {
+    inputs = {
         f"{name}_{index}": rng.random(shape, np.float32)
         for index, shape in enumerate(SHAPES)
         for name in ("moving", "fixed")
     }
-    np.savez(tmp_path / "pairs.npz", **pairs)
-    (tmp_path / "client.py").write_text(CLIENT)
-    command = [sys.executable, "-I", "client.py", folder, "pairs.npz", "outputs.npz"]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
-    served = np.load(tmp_path / "outputs.npz")
-    model = build_model("vxm_dense", (32, 32), features=FEATURES)
-    load_weights(model, workdir / "finetune" / "model.h5")
+    files = {"moving_png": encoded(scan((70, 50))), "fixed_png": encoded(scan((45, 60), 1))}
+    files = {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
+    np.savez(workdir / "inputs.npz", **inputs, **files)
+    (workdir / "client.py").write_text(CLIENT)
+    command = [sys.executable, "-I", "client.py", folder, "inputs.npz", "outputs.npz"]
+    subprocess.run(command, cwd=workdir, check=True, timeout=240)
+    served = np.load(workdir / "outputs.npz")
     for index, shape in enumerate(SHAPES):
-        warped, displacement = model([pairs[f"moving_{index}"], pairs[f"fixed_{index}"]])
+        warped, displacement = network([inputs[f"moving_{index}"], inputs[f"fixed_{index}"]])
         assert served[f"warped_{index}"].shape == shape
         assert served[f"displacement_{index}"].shape == (*shape[:3], 2)
         np.testing.assert_allclose(served[f"warped_{index}"], warped, atol=1e-5)
         np.testing.assert_allclose(served[f"displacement_{index}"], displacement, atol=1e-5)
         assert np.abs(displacement).max() > 0.05
+    assert served["png"].shape == (45, 60, 1)
 
 
 @pytest.fixture
-def unsaved(monkeypatch):
-    """Exports that write a file in place of a network, which takes seconds."""
+def saved(monkeypatch):
+    """What exports wanted to save: they write a file in place of a network, which takes seconds."""
+    calls = []
 
-    def save(model, folder):
+    def save(model, preprocessing, folder, *, name, example):
         folder.mkdir()
         (folder / "saved_model.pb").write_text("a network")
+        calls.append((preprocessing, example))
 
-    monkeypatch.setattr(export, "_save", save)
-
-
-def test_each_export_takes_the_next_version(records_root, workdir, tmp_path, unsaved):
-    weights = str(workdir / "finetune" / "model.h5")
-    assert exported(tmp_path, records_root, weights) == tmp_path / "export" / "tiny" / "1"
-    assert exported(tmp_path, records_root, weights).name == "2"
-    (tmp_path / "export" / "tiny" / "10").mkdir()
-    (tmp_path / "export" / "tiny" / "notes").mkdir()
-    assert exported(tmp_path, records_root, weights).name == "11"
+    monkeypatch.setattr(export, "save", save)
+    return calls
 
 
-def test_an_export_that_fails_leaves_nothing(records_root, workdir, tmp_path, monkeypatch):
+def test_each_export_takes_the_next_version(workdir, saved):
+    assert exported(workdir) == workdir / "export" / "tiny" / "1"
+    assert exported(workdir).name == "2"
+    (workdir / "export" / "tiny" / "10").mkdir()
+    (workdir / "export" / "tiny" / "notes").mkdir()
+    assert exported(workdir).name == "11"
+
+
+def test_the_warm_up_pair_is_from_the_records(workdir, saved, records, records_root):
+    exported(workdir, records_root)
+    expected = next(iter(examples(records, "target", "test")))
+    _, example = saved[0]
+    np.testing.assert_array_equal(example.moving, np.rint(255 * expected["moving"][..., 0]))
+    np.testing.assert_array_equal(example.fixed, np.rint(255 * expected["fixed"][..., 0]))
+    np.testing.assert_array_equal(example.points, expected["fixed_landmarks"])
+
+
+def test_without_records_the_warm_up_pair_is_embedded(workdir, saved):
+    write_preprocessing(workdir / "finetune", Preprocessing((40, 56), fit="crop", intensity="none"))
+    exported(workdir)
+    preprocessing, example = saved[0]
+    assert preprocessing == Preprocessing((40, 56), fit="crop", intensity="none")
+    assert example.moving.shape == example.fixed.shape == (40, 56)
+    assert len(example.points) and example.moving.std() > 20
+
+
+def test_what_the_graph_cannot_do_is_told(workdir, saved, capsys):
+    for options, told in (
+        ({"intensity": "clahe"}, "note: exported without the signature `register_png`: .*clahe"),
+        ({"fit": "crop", "spacing": 0.5}, "note: exported without the signature `register_png`: .*spacing"),
+        ({"align": "affine"}, "note: the records' `--align affine` is not part of the exported model"),
+    ):
+        write_preprocessing(workdir / "finetune", Preprocessing((32, 32), **options))
+        exported(workdir)
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note")]
+        assert line.startswith(told.split(".*")[0]) and line.count(told.split(".*")[-1])
+    assert [preprocessing is None for preprocessing, _ in saved] == [True, True, False]
+
+
+def test_the_onnx_file_lies_where_the_server_does_not_look(workdir, saved, monkeypatch):
+    monkeypatch.setattr(export.onnx, "save", lambda model, path: path.write_text("a network"))
+    exported(workdir, onnx=True)
+    found = {path.relative_to(workdir / "export") for path in (workdir / "export").rglob("*")}
+    assert {str(path) for path in found} == {"tiny", "tiny/1", "tiny/1/saved_model.pb", "tiny-1.onnx"}
+
+
+def test_an_export_that_fails_leaves_nothing(workdir, monkeypatch):
     def fail(module, folder, **options):
         tf.io.gfile.makedirs(f"{folder}/variables")
         raise OSError("disk full")
 
+    monkeypatch.setattr(export.onnx, "save", lambda model, path: path.write_text("a network"))
     monkeypatch.setattr(tf.saved_model, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        exported(tmp_path, records_root, str(workdir / "finetune" / "model.h5"))
-    assert list((tmp_path / "export").rglob("*")) == [tmp_path / "export" / "tiny"]
+        exported(workdir, onnx=True)
+    assert list((workdir / "export").rglob("*")) == [workdir / "export" / "tiny"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(workdir, saved, capsys):
+    (workdir / "export").write_text("in the way")
+    assert main(["--mode=export", f"--workdir={workdir}", "--export.name=tiny"]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "cannot be written" in line and "--workdir" in line
