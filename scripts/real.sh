@@ -8,8 +8,10 @@ set -eu
 data=$1
 work=$2
 python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-configs/real.yaml}
+config=${CONFIG:-configs/reproduce_real.yaml}
 size=${SIZE:-"128 128"}
+# For the target, whose pairs start far apart; one folder of records has one preprocessing.
+align=${ALIGN:-affine}
 records=$work/records
 
 build() { # source input role task [options]
@@ -17,7 +19,7 @@ build() { # source input role task [options]
     shift 4
     if [ -e "$input" ] && ! ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1; then
         "$python" -m tfrecords_builder build --source "$source" --input "$input" --output "$records" \
-            --task "$task" --role "$role" --image-size $size "$@"
+            --task "$task" --role "$role" --image-size $size --align "$align" "$@"
     fi
 }
 
@@ -31,12 +33,6 @@ build pairs "$data/octa_scp" target octa_scp
 "$python" -m tfrecords_builder inspect "$records" --figure "$work/contact_sheet.png"
 
 "$python" train.py --mode reproduce --config "$config" --data.root "$records" --workdir "$work"
-
-# Beyond the paper's ten epochs: what more of the same pairs gives.
-"$python" train.py --mode finetune --config "$config" --data.root "$records" --workdir "$work" \
-    --finetune.epochs 200 --finetune.evaluate_every 20 --finetune.name ours_200
-"$python" train.py --mode evaluate --config "$config" --data.root "$records" --workdir "$work" \
-    --evaluate.weights ours_200
 
 for task in brain_t1w brain_t1gd brain_t2w abdomen_ct octa_6mm oasis_t1w; do
     ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1 || continue

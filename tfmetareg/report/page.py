@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
 from tfmetareg.errors import UserError
-from tfmetareg.files import StrPath, write_text
+from tfmetareg.files import StrPath, write_json, write_text
 from tfmetareg.report import figures
+from tfmetareg.report.curves import mean_curves, read_seed_stages
+from tfmetareg.report.goals import goal_rows, goals
 from tfmetareg.report.results import (
     Examples,
     Result,
@@ -21,13 +23,32 @@ from tfmetareg.report.results import (
     read_json_object,
     read_results,
     read_scores,
-    read_stages,
 )
-from tfmetareg.report.tables import build_table, to_csv
+from tfmetareg.report.shots import Point, read_shots, shot_rows, shots_record
+from tfmetareg.report.statistics import comparison_rows, comparisons
+from tfmetareg.report.tables import build_table, markdown_rows, to_csv, to_markdown, to_record
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 NO_LANDMARKS = "Without landmarks there is no distance; image similarity (NCC) stands in for accuracy."
+GOALS = "What the comparison set out to show, from the means in the table; beside it the paper's values."
+DIFFERENCES = (
+    "Landmark distance of the first method less that of the second, pair by pair, each pair's mean over the "
+    "seeds; below zero the first is better. Interval: bootstrap over the test pairs. p: Wilcoxon's "
+    "signed-rank test."
+)
+SHOTS = (
+    "Landmark distance in pixels (mean ± standard deviation) after fine-tuning on so many pairs, equally "
+    "many gradient steps each."
+)
 COMPARED = {"task": "task", "split": "split", "pairs": "number of pairs", "landmarks": "number of landmarks"}
+
+
+class Listing(NamedTuple):
+    """A table of text: its title, what it says, and its rows, headings first."""
+
+    title: str
+    text: str
+    rows: Sequence[Sequence[str]]
 
 
 class Picture(NamedTuple):
@@ -60,9 +81,47 @@ def write_report(workdir: StrPath) -> Path:
             f"`python train.py --mode evaluate --workdir {workdir}`"
         )
     pictures = draw_figures(workdir, results)
+    lists = write_tables(workdir, results)
     page = workdir / "report.html"
-    write_text(page, render_page(workdir, results, pictures))
+    write_text(page, render_page(workdir, results, pictures, lists))
     return page
+
+
+def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
+    """Writes the tables into <workdir>/tables; returns those that the page shows below the first one.
+
+    table.md, .csv and .json hold the table of results; statistics.md and .json the paired comparisons and
+    the goals; shots.md and .json the distance over the number of fine-tuning pairs. What the results do
+    not tell of is left out.
+    """
+    workdir = Path(workdir)
+    folder, table = workdir / "tables", build_table(results)
+    found = comparisons(results)
+    aims = goals(results, found, mean_curves(read_seed_stages(workdir, results)))
+    points, few = read_shots(workdir)
+    left_out = _read_run_card(workdir).get("left_out", {})
+    write_text(folder / "table.md", to_markdown(table) + "".join(f"\n{note}\n" for note in _notes(left_out)))
+    write_text(folder / "table.csv", to_csv(table))
+    write_json(folder / "table.json", {"schema": 1, "rows": to_record(table), "left_out": left_out})
+    listings = [
+        Listing("Goals", GOALS, goal_rows(aims)) if aims else None,
+        Listing("Paired differences", DIFFERENCES, comparison_rows(found)) if found else None,
+        Listing("With few pairs", SHOTS, shot_rows(points)) if points else None,
+        Listing("With few pairs: paired differences", DIFFERENCES, comparison_rows(few)) if few else None,
+    ]
+    shown = [listing for listing in listings if listing]
+    if found or aims:
+        record = {
+            "schema": 1,
+            "comparisons": [comparison._asdict() for comparison in found],
+            "goals": [goal._asdict() for goal in aims],
+        }
+        write_json(folder / "statistics.json", record)
+    if points:
+        write_json(folder / "shots.json", shots_record(points, few))
+    if shown:
+        write_text(folder / "statistics.md", "\n".join(map(_listing_markdown, shown)))
+    return shown
 
 
 def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[Picture]:
@@ -70,17 +129,21 @@ def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[Picture]:
     folder = Path(workdir, "figures")
     examples = {result.method: read_examples(result) for result in results}
     examples = {method: pairs for method, pairs in examples.items() if pairs is not None and pairs.keys}
-    stages = read_stages(workdir)
+    seeds = read_seed_stages(workdir, results)
+    shots = [_shots(folder, points) for points in [read_shots(workdir)[0]] if points]
     return [
         _overlays(folder, examples),
         _distances(folder, results),
-        _curves(folder, stages),
+        _curves(folder, mean_curves(seeds), len(seeds)),
+        *shots,
         _field(folder, results, examples),
-        _training(folder, stages),
+        _training(folder, seeds[0]),
     ]
 
 
-def render_page(workdir: StrPath, results: Sequence[Result], pictures: Sequence[Picture]) -> str:
+def render_page(
+    workdir: StrPath, results: Sequence[Result], pictures: Sequence[Picture], lists: Sequence[Listing]
+) -> str:
     """The page as HTML that refers to nothing outside itself."""
     workdir = Path(workdir)
     table = build_table(results)
@@ -91,9 +154,10 @@ def render_page(workdir: StrPath, results: Sequence[Result], pictures: Sequence[
     return template.render(
         tasks=_joined(result.task for result in results),
         summary=summary(results),
-        warnings=mismatches(results),
+        warnings=[*mismatches(results), *_notes(_read_run_card(workdir).get("left_out", {}))],
         table=table,
         table_csv=_data_uri("text/csv", to_csv(table).encode()),
+        lists=lists,
         pictures=pictures,
         definitions=[(result.label, _definition(result)) for result in results],
         run_card=_read_run_card(workdir),
@@ -170,19 +234,31 @@ def _distances(folder: Path, results: Sequence[Result]) -> Picture:
     return Picture(title, text, path)
 
 
-def _curves(folder: Path, stages: dict[str, list[dict[str, Any]]]) -> Picture:
+def _curves(folder: Path, shown: dict[str, list[dict[str, Any]]], seeds: int) -> Picture:
     title = "Fine-tuning curves"
-    shown = figures.evaluated_stages(stages)
     if not shown:
         return Picture(title, "Left out: no stage was evaluated on test pairs while it was fine-tuned.")
     text = (
         "Measures of the test pairs while the network is fine-tuned; epoch 0 is the initialisation. Landmark "
         "distance (pixels) and loss are better when lower, NCC (at most 1) when higher."
     )
+    if seeds > 1:
+        text += f" Lines: mean over {seeds} seeds; bands: from the lowest to the highest of them."
     if not any(line.get("test/distance_px") is not None for lines in shown.values() for line in lines):
         text += " Without landmarks there is no distance to show."
-    path = figures.save_figure(figures.figure_curves(stages), folder / "curves.png")
+    path = figures.save_figure(figures.figure_curves(shown), folder / "curves.png")
     return Picture(title, text, path)
+
+
+def _shots(folder: Path, points: Sequence[Point]) -> Picture:
+    text = (
+        "Mean landmark distance of the test pairs after fine-tuning on so many pairs of the target task, "
+        "equally many gradient steps each; the pairs of a smaller number are among those of a larger one."
+    )
+    if any(point.over_seeds for point in points):
+        text += " Bands: from the lowest to the highest mean of the seeds."
+    path = figures.save_figure(figures.figure_shots(points), folder / "shots.png")
+    return Picture("Distance over the number of fine-tuning pairs", text, path)
 
 
 def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples]) -> Picture:
@@ -211,6 +287,14 @@ def _training(folder: Path, stages: dict[str, list[dict[str, Any]]]) -> Picture:
     )
     path = figures.save_figure(figures.figure_training(stages), folder / "training.png")
     return Picture(title, text, path)
+
+
+def _notes(left_out: Mapping[str, str]) -> list[str]:
+    return [f"Left out: {label(row)}: {why}" for row, why in left_out.items()]
+
+
+def _listing_markdown(listing: Listing) -> str:
+    return f"## {listing.title}\n\n{listing.text}\n\n{markdown_rows(listing.rows)}"
 
 
 def _definition(result: Result) -> str:

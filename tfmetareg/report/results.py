@@ -27,11 +27,16 @@ class Method(NamedTuple):
 METHODS = (
     Method("not_deformed", "Not deformed", "The moving image as it is: what every other row starts from."),
     Method("affine", "Affine only", "One affine transform per pair and no deformation."),
-    Method("model_seen", "Model-Seen", "VoxelMorph trained from random weights on the target task itself."),
+    Method(
+        "model_seen",
+        "Model-Seen",
+        "VoxelMorph trained from random weights, in one go, on the source tasks and the target's fine-tuning "
+        "pairs, with as many gradient steps as pretraining and meta-training took together.",
+    ),
     Method(
         "model_unseen",
         "Model-Unseen",
-        "VoxelMorph trained on source tasks only and applied to the target task, which it has never seen.",
+        "The same on the source tasks alone, applied to the target task, which it has never seen.",
     ),
     Method(
         "transfer",
@@ -62,8 +67,8 @@ METHODS = (
     Method(
         "matched",
         "Matched transfer",
-        "Ordinary training on the mixed source tasks with as many gradient "
-        "steps as meta-learning took; without fine-tuning.",
+        "The control for Ours: the pretrained network, trained on the mixed source tasks for exactly as many "
+        "further gradient steps as meta-training took; without fine-tuning.",
     ),
     Method("matched_10", "Matched (10)", "Matched transfer, fine-tuned for a short time."),
     Method("matched_long", "Matched (long)", "Matched transfer, fine-tuned for a long time."),
@@ -78,6 +83,7 @@ METHODS = (
         "Classical symmetric diffeomorphic registration with ANTs, optimised anew for every pair.",
     ),
 )
+SHOT_LABELS = {"ours": "Ours", "fine_tune": "Fine-tune", "matched": "Matched", "scratch": "From scratch"}
 STAGE_LABELS = {"pretrain": "Pretraining", "reptile": "Meta-training (Reptile)", "finetune": "Fine-tuning"}
 _BY_NAME = {method.name: method for method in METHODS}
 _METHOD_ORDER = {method.name: position for position, method in enumerate(METHODS)}
@@ -86,6 +92,9 @@ _STAGE_ORDER = {name: position for position, name in enumerate((*STAGE_LABELS, *
 
 def label(name: str) -> str:
     """Name shown for a method or a stage; an unknown one is shown as it is."""
+    start, _, pairs = name.rpartition("-")
+    if start in SHOT_LABELS:
+        return f"{SHOT_LABELS[start]} ({pairs} pairs)"
     return _BY_NAME[name].label if name in _BY_NAME else STAGE_LABELS.get(name, name)
 
 
@@ -116,6 +125,8 @@ class Result:
         folding_percent_max: the same of the worst pair.
         seconds_per_pair: median time to register a pair.
         scores_path, examples_path: files of the pairs beside the JSON file.
+        seeds: where several are pooled, those.
+        seed_distances: mean landmark distance of each of them, in pixels.
     """
 
     method: str
@@ -135,6 +146,8 @@ class Result:
     seconds_per_pair: float | None
     scores_path: Path
     examples_path: Path
+    seeds: tuple[int, ...] = ()
+    seed_distances: tuple[float, ...] = ()
 
     @property
     def label(self) -> str:
@@ -302,6 +315,8 @@ def _result(record: dict[str, Any], path: Path) -> Result:
         seconds_per_pair=_number(record["seconds_per_pair"]["median"]),
         scores_path=path.with_name(str(record["per_pair"])),
         examples_path=path.with_name(f"{path.stem}.examples.npz"),
+        seeds=tuple(record.get("seeds", ())),
+        seed_distances=tuple(record.get("over_seeds", {}).get("distance_px", {}).get("means", ())),
     )
 
 

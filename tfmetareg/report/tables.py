@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfmetareg.report.results import Result, Spread
 
@@ -122,8 +122,7 @@ def to_markdown(table: Table) -> str:
     body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     head = [column.heading for column in table.columns]
     widths = [max(map(len, texts)) for texts in zip(head, *body)]
-    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
-    return "".join(_markdown_line(texts, widths) for texts in (head, rule, *body))
+    return "".join(_markdown_line(texts, widths) for texts in (head, _rule(widths), *body))
 
 
 def to_csv(table: Table) -> str:
@@ -134,6 +133,19 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         writer.writerow(["" if value is None else value for cell in row for value in cell.values])
     return stream.getvalue()
+
+
+def to_record(table: Table) -> list[dict[str, Any]]:
+    """The table for JSON: every row's unrounded values by their name in CSV."""
+    names = [name for column in table.columns for name in column.csv_names]
+    return [dict(zip(names, (value for cell in row for value in cell.values))) for row in table.rows]
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, headings first, as a Markdown table with aligned columns; ends with a newline."""
+    head, *body = [[text.replace("|", "\\|") for text in row] for row in rows]
+    widths = [max(map(len, texts)) for texts in zip(head, *body)]
+    return "".join(_markdown_line(texts, widths) for texts in (head, _rule(widths), *body))
 
 
 def _cells(column: Column, results: Sequence[Result]) -> list[Cell]:
@@ -161,6 +173,10 @@ def _best_rows(column: Column, cells: Sequence[Cell], results: Sequence[Result])
 def _markdown_cell(cell: Cell) -> str:
     text = cell.text.replace("\\", "\\\\").replace("|", "\\|")
     return f"**{text}**" if cell.best else text
+
+
+def _rule(widths: Sequence[int]) -> list[str]:
+    return ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
 
 
 def _markdown_line(texts: Sequence[str], widths: Sequence[int]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
 
-from tfmetareg.config import Config
+from tfmetareg.config import Config, Finetune
 from tfmetareg.data.records import examples
 from tfmetareg.data.tasks import task_pairs
 from tfmetareg.errors import UserError
@@ -27,12 +28,14 @@ def run(config: Config, workdir: Path) -> Path:
     return finetune(open_run(config, workdir))
 
 
-def finetune(run: Run) -> Path:
-    """The stage itself, for a run that is open."""
-    options, loss_fn = run.config.finetune, run.loss_fn()
+def finetune(run: Run, options: Optional[Finetune] = None) -> Path:
+    """The stage itself, for a run that is open; `options` stand in for the configuration's."""
+    options, loss_fn = options or run.config.finetune, run.loss_fn()
     if not run.target:
         raise UserError(f"{run.records.root}: holds no target task; build one with --role target.")
-    steps_per_epoch = run.records.pair_count(run.target, "finetune") / options.batch_size
+    pairs = run.records.pair_count(run.target, "finetune")
+    pairs = min(options.pairs or pairs, pairs)
+    steps_per_epoch = pairs / options.batch_size
     total_steps = math.ceil(options.epochs * steps_per_epoch)
 
     def build(model: RegistrationModel) -> Training:
@@ -41,7 +44,12 @@ def finetune(run: Run) -> Path:
             return _Watch(evaluator, log, options.evaluate_every * steps_per_epoch, total_steps)
 
         batches = task_pairs(
-            run.records, run.target, "finetune", batch_size=options.batch_size, seed=run.config.seed
+            run.records,
+            run.target,
+            "finetune",
+            batch_size=options.batch_size,
+            seed=run.config.seed,
+            limit=pairs,
         )
         watched = options.evaluate_every and run.records.pair_count(run.target, "test")
         return plain_training(
@@ -58,6 +66,7 @@ def finetune(run: Run) -> Path:
         total_steps=total_steps,
         gradient_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
+        options=options,
     )
 
 

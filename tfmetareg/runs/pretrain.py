@@ -1,10 +1,10 @@
-"""Stage 1: joint training on the pooled source tasks."""
+"""Stage 1: joint training on the pooled source tasks; the controls of `reproduce` train so too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tfmetareg.config import Config
+from tfmetareg.config import Config, Pretrain
 from tfmetareg.data.tasks import mixed_pairs
 from tfmetareg.errors import UserError
 from tfmetareg.models.registry import RegistrationModel
@@ -19,21 +19,46 @@ def run(config: Config, workdir: Path) -> Path:
 
 def pretrain(run: Run) -> Path:
     """The stage itself, for a run that is open."""
-    options, loss_fn = run.config.pretrain, run.loss_fn()
+    return joint_training(run, "pretrain", run.config.pretrain)
+
+
+def joint_training(run: Run, name: str, options: Pretrain, *, target: str = "") -> Path:
+    """Trains on the pooled source tasks as the stage `name`; returns the path of the weights.
+
+    Args:
+        run: work directory, configuration and data.
+        name: the stage's folder.
+        options: its schedule.
+        target: a task whose fine-tuning pairs join the pool; none where empty.
+    """
     if not run.sources:
         raise UserError(f"{run.records.root}: holds no source task; build one with --role source.")
 
     def build(model: RegistrationModel) -> Training:
-        batches = mixed_pairs(run.records, run.sources, batch_size=options.batch_size, seed=run.config.seed)
-        return plain_training(model, loss_fn, options, batches, updates=options.steps)
+        batches = mixed_pairs(
+            run.records,
+            run.sources,
+            batch_size=options.batch_size,
+            seed=run.config.seed,
+            target=target,
+        )
+        return plain_training(
+            model,
+            run.loss_fn(),
+            options,
+            batches,
+            updates=options.steps,
+            optimizer_name=options.optimizer,
+        )
 
     return train_stage(
         run,
-        "pretrain",
+        name,
         "pretrain",
         build,
-        tasks=run.sources,
+        tasks=[*run.sources, *([target] if target else [])],
         init=options.init,
         total_steps=options.steps,
         gradient_steps=options.steps,
+        options=options,
     )

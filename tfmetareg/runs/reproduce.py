@@ -1,68 +1,118 @@
-"""The paper's comparison: trains what each row needs, measures it, draws the report."""
+"""The paper's comparison: trains what each row needs, measures it, for every seed, and draws the report.
+
+One seed works in the work directory itself, several in `seed-<s>/` each, and the work directory holds their
+results together. Everything is kept: a second call does what is missing, or what a changed key touches; a
+stage begun with another configuration goes to `replaced/`. Rows that are not asked for stay as they are.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
-from tfmetareg.config import Config, Evaluate
-from tfmetareg.runs.evaluate import evaluate, show
-from tfmetareg.runs.finetune import finetune
-from tfmetareg.runs.pretrain import pretrain
-from tfmetareg.runs.reptile import meta_train
-from tfmetareg.runs.run import Run, open_run
+from tfmetareg.config import Config
+from tfmetareg.errors import UserError
+from tfmetareg.report.pooling import pool_results
+from tfmetareg.runs.evaluate import show
+from tfmetareg.runs.rows import Stages, measure
+from tfmetareg.runs.run import Run, open_run, read_card
+from tfmetareg.runs.shots import make_shots
 
-_SHORT = 10
+# What a work directory of one seed holds, apart from what is made of it again at once.
+# The run card last: it tells what else there is to move.
+_OF_A_SEED = ("config.yaml", "results", "shots", "replaced", "run.json")
+# Rows that need a package, or records, that not everybody has.
+_OPTIONAL = ("affine", "elastix", "syn")
 
 
 def run(config: Config, workdir: Path) -> None:
-    """Makes every row of `config.reproduce.rows` in `workdir`; finished stages are only measured again."""
-    opened = open_run(config, workdir)
-    for row in config.reproduce.rows:
-        _ROWS[row](opened)
+    """Makes every row of `config.reproduce.rows` for every seed, in `workdir`, and prints the table."""
+    workdir = Path(workdir)
+    seeds = seeds_of(config)
+    opened = _open(config, workdir, seeds[0])
+    _check(opened)
+    if len(seeds) == 1 and not list(workdir.glob("seed-*")):
+        _make(opened)
+    else:
+        _make_seeds(opened, seeds)
     show(workdir)
+    statistics = workdir / "tables" / "statistics.md"
+    if statistics.is_file():
+        print("\n" + statistics.read_text(encoding="utf-8"))
+    for row, why in read_card(workdir).get("left_out", {}).items():
+        print(f"Left out: {row}: {why}")
 
 
-def _not_deformed(run: Run) -> None:
-    evaluate(run, _row(run, "none", "not_deformed"))
+def seeds_of(config: Config) -> list[int]:
+    """The seeds: as listed, or as many as asked for, counted up from `seed`."""
+    seeds = config.reproduce.seeds
+    return list(seeds) if isinstance(seeds, list) else [config.seed + number for number in range(seeds)]
 
 
-def _transfer(run: Run) -> None:
-    """The pretrained network as it is."""
-    pretrain(run)
-    evaluate(run, _row(run, "pretrain", "transfer"))
+def _open(config: Config, workdir: Path, seed: int) -> Run:
+    return open_run(dataclasses.replace(config, seed=seed), workdir)
 
 
-def _fine_tune(run: Run) -> None:
-    """The pretrained network, fine-tuned."""
-    pretrain(run)
-    _fine_tuned(run, "pretrain", "fine_tune_10")
+def _check(run: Run) -> None:
+    """Refuses what would stop a row later, before anything is written.
+
+    Raises:
+        UserError: the records lack a split or tasks that the rows need.
+    """
+    root, target = run.records.root, run.target
+    if not target:
+        raise UserError(f"{root}: holds no target task; build one with --role target.")
+    for split in ("finetune", "test"):
+        run.records.shards(target, split)
+    m = run.config.reptile.meta_batch_size
+    if m > len(run.sources) and any(row.startswith("ours") for row in run.config.reproduce.rows):
+        raise UserError(
+            f"`reptile.meta_batch_size` ({m}) must be at most the number of source tasks "
+            f"({len(run.sources)}: {', '.join(run.sources)})."
+        )
 
 
-def _ours(run: Run) -> None:
-    """The meta-trained network, fine-tuned."""
-    meta_train(run)
-    _fine_tuned(run, "reptile", "ours_10")
+def _make(run: Run) -> None:
+    """All rows, and the shots, of one seed."""
+    run.begin()
+    stages = Stages(run)
+    left_out = {}
+    for row in run.config.reproduce.rows:
+        try:
+            measure(stages, row)
+        except UserError as error:
+            if row not in _OPTIONAL:
+                raise
+            left_out[row] = str(error)
+            print(f"{row}: left out, {error}", file=sys.stderr)
+    run.note(left_out=left_out)
+    make_shots(stages)
 
 
-def _fine_tuned(run: Run, init: str, name: str) -> None:
-    """Fine-tunes the stage `init` for the paper's 10 epochs into the stage `name`, and measures that."""
-    every = min(run.config.finetune.evaluate_every, _SHORT)
-    options = dataclasses.replace(
-        run.config.finetune, init=init, name=name, epochs=_SHORT, evaluate_every=every
-    )
-    row = dataclasses.replace(run, config=dataclasses.replace(run.config, finetune=options))
-    finetune(row)
-    evaluate(row, _row(run, name, name))
+def _make_seeds(first: Run, seeds: list[int]) -> None:
+    """All seeds, each in its folder, and their results together."""
+    workdir = first.workdir
+    _into_folder(workdir)
+    folders = [workdir / f"seed-{seed}" for seed in seeds]
+    for seed, folder in zip(seeds, folders):
+        print(f"seed {seed}: {folder}", file=sys.stderr)
+        _make(_open(first.config, folder, seed))
+    together = _open(first.config, workdir, seeds[0])
+    together.begin()
+    together.note(seeds=seeds, left_out=read_card(folders[-1]).get("left_out", {}))
+    pool_results(folders, workdir)
+    pool_results([folder / "shots" for folder in folders], workdir / "shots")
 
 
-def _row(run: Run, weights: str, method: str) -> Evaluate:
-    return dataclasses.replace(run.config.evaluate, weights=weights, method=method, task="", split="test")
-
-
-_ROWS = {
-    "not_deformed": _not_deformed,
-    "transfer": _transfer,
-    "fine_tune_10": _fine_tune,
-    "ours_10": _ours,
-}
+def _into_folder(workdir: Path) -> None:
+    """Moves what a run of one seed left in the work directory to that seed's folder."""
+    card = read_card(workdir)
+    stages = card.get("stages", {})
+    if not stages or "seeds" in card:
+        return
+    folder = workdir / f"seed-{card['seed']}"
+    folder.mkdir(exist_ok=True)
+    for name in (*stages, *_OF_A_SEED):
+        if (workdir / name).exists():
+            (workdir / name).rename(folder / name)

@@ -51,11 +51,12 @@ def plain_training(
     batches: tf.data.Dataset,
     *,
     updates: int,
+    optimizer_name: str = "adam",
     watch: Optional[Callable[[MetricsLog], OnMetrics]] = None,
 ) -> Training:
-    """One gradient step of Adam on each batch: what pretraining and fine-tuning have in common."""
+    """One gradient step on each batch: what pretraining and fine-tuning have in common."""
     optimizer = build_optimizer(
-        "adam",
+        optimizer_name,
         options.learning_rate,
         model.trainable_variables,
         annealing=options.annealing,
@@ -80,6 +81,7 @@ def train_stage(
     total_steps: int,
     gradient_steps: int,
     steps_per_epoch: Optional[float] = None,
+    options: Optional[Union[Pretrain, Finetune]] = None,
 ) -> Path:
     """Trains a stage to its end, resuming where an earlier run stopped.
 
@@ -93,20 +95,21 @@ def train_stage(
         total_steps: calls of the step function.
         gradient_steps: gradient steps in all, for the run card.
         steps_per_epoch: for the epochs in the log.
+        options: stand in for the section of the configuration.
 
     Returns:
         Path of the stage's `model.h5`. A finished stage is left as it is.
 
     Raises:
         UserError: the start weights are missing or do not fit, or the stage was
-            begun with another configuration.
+            begun with another configuration and `run.replaces` is not set.
     """
     start_weights = None if init == "scratch" else run.weights(init)
-    checkpoints = Checkpoints(
-        run.workdir / name / "checkpoints",
-        _fingerprint(run, section, tasks, start_weights),
-        run.config.checkpoint_seconds,
-    )
+    run = run.starting_from(start_weights)
+    fingerprint = _fingerprint(run, section, options or getattr(run.config, section), tasks, start_weights)
+    if run.replaces:
+        run.set_aside(name, unless=fingerprint)
+    checkpoints = Checkpoints(run.workdir / name / "checkpoints", fingerprint, run.config.checkpoint_seconds)
     finished = run.stage_weights(name)
     if finished.is_file():
         print(f"{name}: finished already, {finished}", file=sys.stderr)
@@ -149,14 +152,16 @@ def train_stage(
 
 
 # Options of a stage that do not decide on its weights.
-_UNDECISIVE = ("finetune.name", "finetune.evaluate_every")
+_UNDECISIVE = ("finetune.name", "finetune.evaluate_every", "model.module")
 
 
 def _fingerprint(
-    run: Run, section: str, tasks: Sequence[str], start_weights: Optional[Path]
+    run: Run, section: str, options: Any, tasks: Sequence[str], start_weights: Optional[Path]
 ) -> dict[str, Any]:
     """The keys and values that decide on a stage's result; data and start weights by their content."""
-    keys = run.config.flat("model", "loss", section)
+    keys = dataclasses.replace(run.config, **{section: options}).flat("model", "loss", section)
+    if Path(options.init).suffix == ".h5":
+        keys[f"{section}.init"] = Path(options.init).name  # Wherever it lies: its content decides.
     content = [dataclasses.asdict(run.records.manifest.task(name)) for name in tasks]
     known = start_weights is not None and start_weights.is_file()
     return {

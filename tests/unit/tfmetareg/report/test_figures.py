@@ -18,6 +18,7 @@ from tests.unit.tfmetareg.report.workdirs import (
 )
 from tfmetareg.report import figures
 from tfmetareg.report.results import read_examples, read_results
+from tfmetareg.report.shots import Point
 
 
 def examples_of(tmp_path, *methods, shift=1.0, **keywords):
@@ -233,3 +234,28 @@ def test_the_report_needs_neither_tensorflow_nor_pyplot():
     code = f"import sys, tfmetareg.report.page; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_curves_of_several_seeds_have_a_band_between_their_extremes():
+    lines = [
+        {
+            **evaluation_line(epoch, epoch, 3.0 - epoch),
+            "test/distance_px/low": 2.5 - epoch,
+            "test/distance_px/high": 3.25 - epoch,
+        }
+        for epoch in range(3)
+    ]
+    distance, ncc, _ = figures.figure_curves({"ours_10": lines}).axes
+    (band,) = distance.collections
+    corners = {tuple(corner) for path in band.get_paths() for corner in path.vertices.tolist()}
+    assert {(0, 2.5), (0, 3.25), (2, 0.5), (2, 1.25)} <= corners
+    assert not ncc.collections
+
+
+def test_shots_are_a_curve_per_start_over_the_number_of_pairs():
+    points = [Point("ours", pairs, 2.0 / pairs, 0.5, ()) for pairs in (2, 5, 294)]
+    points.append(Point("scratch", 5, 3.0, 0.5, ()))
+    (axis,) = figures.figure_shots(points).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
+    assert drawn == {"Ours": [[2, 1], [5, 0.4], [294, 2.0 / 294]], "From scratch": [[5, 3.0]]}
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "5", "294"]

@@ -1,0 +1,68 @@
+"""Goals: their values from the results, met or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.tfmetareg.report.workdirs import evaluation_line, write_result
+from tfmetareg.report.goals import goal_rows, goals
+from tfmetareg.report.results import read_results
+from tfmetareg.report.shots import read_shots, shot_rows
+from tfmetareg.report.statistics import comparisons
+
+DISTANCES = {"not_deformed": 4.0, "fine_tune_10": 2.0, "ours_10": 1.8, "matched_10": 2.0, "model_seen": 1.8}
+
+
+@pytest.fixture
+def results(tmp_path):
+    for method, distance in DISTANCES.items():
+        write_result(tmp_path, method, distance=distance)
+    return read_results(tmp_path)
+
+
+def test_goals_are_computed_from_the_results(results):
+    curves = {
+        "ours_10": [evaluation_line(n, n, 4.0 - n) for n in range(11)],
+        "fine_tune_10": [evaluation_line(0, 0, 4.0), evaluation_line(10, 10, 2.0)],
+    }
+    rows = goal_rows(goals(results, comparisons(results), curves))[1:]
+    assert rows == [
+        ("Ours (10) ≤ 0.50 × Not deformed", "0.450", "met", "0.50"),
+        ("Ours (10) ≤ 0.86 × Fine-tune (10)", "0.900", "not met", "0.86"),
+        ("Ours (10) ≤ 1.00 × Model-Seen", "1.000", "met", "0.91"),
+        ("Ours (10) − Matched (10): 95 % interval below 0 px", "-0.200 … -0.200 px", "met", "–"),
+        (
+            "Epochs of Ours (10) until Fine-tune (10)'s final distance, ≤ 0.4 of its own",
+            "0.20 (epoch 2 of 10)",
+            "met",
+            "–",
+        ),
+    ]
+
+
+def test_a_curve_that_never_gets_there_says_so(results):
+    curves = {"ours_10": [evaluation_line(0, 0, 4.0)], "fine_tune_10": [evaluation_line(10, 10, 2.0)]}
+    assert goal_rows(goals(results, [], curves))[-1][1:3] == ("never", "not met")
+
+
+def test_nothing_is_said_of_what_was_not_measured(tmp_path):
+    write_result(tmp_path, "ours_10", distance=None)
+    write_result(tmp_path, "not_deformed", distance=None)
+    assert goals(read_results(tmp_path), [], {}) == []
+
+
+def test_shots_are_a_row_for_every_number_of_pairs(tmp_path):
+    for name, distance in (("ours-5", 1.5), ("ours-10", 1.25), ("matched-5", 2.0), ("mine", 1.0)):
+        write_result(tmp_path / "shots", name, distance=distance)
+    points, found = read_shots(tmp_path)
+    assert [(point.start, point.pairs, point.distance) for point in points] == [
+        ("ours", 5, 1.5),
+        ("ours", 10, 1.25),
+        ("matched", 5, 2.0),
+    ]
+    assert shot_rows(points) == [
+        ("Pairs", "Ours", "Matched"),
+        ("5", "1.50 ± 0.50", "2.00 ± 0.50"),
+        ("10", "1.25 ± 0.50", "–"),
+    ]
+    assert [(one.method, one.other, one.difference) for one in found] == [("ours-5", "matched-5", -0.5)]

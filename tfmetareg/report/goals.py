@@ -1,0 +1,89 @@
+"""What the comparison set out to show, beside what the paper reports: each goal, its value, met or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tfmetareg.report.curves import Lines, epochs_until
+from tfmetareg.report.results import Result, label
+from tfmetareg.report.statistics import Comparison
+
+# Mean landmark distance of one method as a share of another's: at most so much; the paper's share.
+RATIOS = (
+    ("ours_10", "not_deformed", 0.50, 0.50),
+    ("ours_10", "fine_tune_10", 0.86, 0.86),
+    ("ours_10", "model_seen", 1.00, 0.91),
+    ("ours_long", "fine_tune_long", 0.94, 0.94),
+)
+CURVES = (("ours_10", "fine_tune_10"), ("ours_long", "fine_tune_long"))
+SHARE_OF_EPOCHS = 0.4
+BETTER = (("ours_10", "matched_10"),)
+HEADINGS = ("Goal", "Value", "Met", "Paper")
+
+
+class Goal(NamedTuple):
+    """A goal, the value reached as text, whether that meets it, and the paper's value, if it has one."""
+
+    text: str
+    value: str
+    met: bool
+    paper: float | None = None
+
+
+def goals(results: Sequence[Result], found: Sequence[Comparison], curves: Mapping[str, Lines]) -> list[Goal]:
+    """The goals of which the results tell; empty where there are none.
+
+    Args:
+        results: the table's rows.
+        found: their paired comparisons.
+        curves: evaluation lines by stage, as `curves.mean_curves` gives them.
+    """
+    distances = {result.method: result.distance_px.mean for result in results if result.distance_px}
+    return [*_ratios(distances), *_differences(found), *_epochs(curves)]
+
+
+def goal_rows(found: Sequence[Goal]) -> list[tuple[str, ...]]:
+    """The goals as a table of text, headings first."""
+    papers = ["–" if goal.paper is None else f"{goal.paper:.2f}" for goal in found]
+    met = ["met" if goal.met else "not met" for goal in found]
+    return [HEADINGS, *zip((goal.text for goal in found), (goal.value for goal in found), met, papers)]
+
+
+def _ratios(distances: Mapping[str, float]) -> list[Goal]:
+    rows = []
+    for one, other, limit, paper in RATIOS:
+        if one in distances and distances.get(other):
+            share = distances[one] / distances[other]
+            text = f"{label(one)} ≤ {limit:.2f} × {label(other)}"
+            rows.append(Goal(text, f"{share:.3f}", share <= limit, paper))
+    return rows
+
+
+def _differences(found: Sequence[Comparison]) -> list[Goal]:
+    return [
+        Goal(
+            f"{label(one.method)} − {label(one.other)}: 95 % interval below 0 px",
+            f"{one.low:+.3f} … {one.high:+.3f} px",
+            one.high < 0,
+        )
+        for one in found
+        if (one.method, one.other) in BETTER and one.low is not None
+    ]
+
+
+def _epochs(curves: Mapping[str, Lines]) -> list[Goal]:
+    rows = []
+    for stage, other in CURVES:
+        epochs = epochs_until(curves, stage, other)
+        if epochs is None:
+            continue
+        reached, whole = epochs
+        share = reached / whole if whole else math.inf
+        value = "never" if math.isinf(reached) else f"{share:.2f} (epoch {reached:g} of {whole:g})"
+        text = (
+            f"Epochs of {label(stage)} until {label(other)}'s final distance, ≤ {SHARE_OF_EPOCHS} of its own"
+        )
+        rows.append(Goal(text, value, share <= SHARE_OF_EPOCHS))
+    return rows

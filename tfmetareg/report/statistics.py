@@ -1,0 +1,120 @@
+"""Paired statistics: one method against another on the same test pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from tfmetareg.report.results import Result, label, read_scores
+
+COMPARED = (
+    ("ours_10", "fine_tune_10"),
+    ("ours_10", "matched_10"),
+    ("ours_10", "model_seen"),
+    ("ours_long", "fine_tune_long"),
+    ("ours_long", "matched_long"),
+)
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+
+
+class Comparison(NamedTuple):
+    """`method` against `other`: the difference of the landmark distances, pair by pair, in pixels.
+
+    Attributes:
+        pairs: number of test pairs.
+        difference: mean of method - other; below zero the method is the better one.
+        low, high: its bootstrap interval over the pairs; None of a single pair.
+        p_value: of Wilcoxon's signed-rank test, two-sided.
+        over_seeds: the mean difference of every seed; empty where there is but one.
+    """
+
+    method: str
+    other: str
+    pairs: int
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float
+    over_seeds: tuple[float, ...] = ()
+
+
+def compare(method: str, other: str, values: Sequence[float], others: Sequence[float]) -> Comparison:
+    """Compares two methods by their distances on the same pairs, in the same order.
+
+    The interval is the percentile bootstrap's, 95 %, for the mean over the
+    pairs: it tells what other test pairs could have given, not what other
+    seeds could.
+    """
+    differences = np.asarray(values, np.float64) - np.asarray(others, np.float64)
+    low, high = mean_interval(differences)
+    # Without any difference the signed ranks are undefined.
+    p_value = float(scipy.stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+    return Comparison(method, other, len(differences), float(differences.mean()), low, high, p_value)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """Percentile bootstrap interval of the mean of (n,) values, 95 %; the same every time."""
+    if len(values) < 2:
+        return None, None
+    found = scipy.stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def comparisons(
+    results: Sequence[Result], compared: Sequence[tuple[str, str]] = COMPARED
+) -> list[Comparison]:
+    """Compares the methods that are among the results and have landmark distances of single pairs."""
+    by_method = {result.method: result for result in results}
+    found = []
+    for method, other in compared:
+        if method not in by_method or other not in by_method:
+            continue
+        one, another = by_method[method], by_method[other]
+        distances, others = _distances(one), _distances(another)
+        keys = [key for key in distances if key in others]
+        if keys:
+            values = ([table[key] for key in keys] for table in (distances, others))
+            means = zip(one.seed_distances, another.seed_distances)
+            found.append(
+                compare(method, other, *values)._replace(
+                    over_seeds=tuple(mean - mean_other for mean, mean_other in means)
+                )
+            )
+    return found
+
+
+def comparison_rows(found: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """The comparisons as a table of text, headings first."""
+    return [HEADINGS, *map(_cells, found)]
+
+
+def _cells(comparison: Comparison) -> tuple[str, ...]:
+    interval = "–" if comparison.low is None else f"{comparison.low:+.3f} … {comparison.high:+.3f}"
+    seeds = ", ".join(f"{value:+.3f}" for value in comparison.over_seeds) or "–"
+    p_value = "<0.001" if comparison.p_value < 0.001 else f"{comparison.p_value:.3f}"
+    return (
+        f"{label(comparison.method)} − {label(comparison.other)}",
+        str(comparison.pairs),
+        f"{comparison.difference:+.3f}",
+        interval,
+        p_value,
+        seeds,
+    )
+
+
+HEADINGS = ("Difference (px)", "Pairs", "Mean", "95 % interval", "Wilcoxon p", "Mean of each seed")
+
+
+def _distances(result: Result) -> dict[str, float]:
+    return {score.key: score.distance_px for score in read_scores(result) if score.distance_px is not None}
