@@ -260,6 +260,25 @@ def test_what_is_built_can_be_inspected(name, given, tmp_path, capsys):
     assert built == {task.name: len(list(task.pairs)) for task in tasks}
 
 
+@pytest.mark.parametrize("order", [["fire", "decathlon"], ["decathlon", "fire"]])
+def test_a_source_without_colour_images_goes_with_any_colour(order, tmp_path, capsys):
+    """And one that may read some only with its own."""
+    commands = {}
+    for name in ("fire", "decathlon", "unpaired"):
+        (tmp_path / name).mkdir()
+        given = INPUTS[name](tmp_path / name)
+        commands[name] = ["--source", name, "--output", tmp_path / "records", *input_flags(given)]
+    commands["fire"] += ["--colour", "luminance"]
+    for name in order:
+        status, _, error = call(capsys, "build", *commands[name])
+        assert (status, lines_told(error)) == (0, [])
+    assert Manifest.read(tmp_path / "records").preprocessing["colour"] == "luminance"
+    status, _, error = call(capsys, "build", *commands["unpaired"])
+    assert status == 2
+    assert "its tasks were built otherwise (colour luminance there, green here)" in error
+    assert call(capsys, "build", *commands["unpaired"], "--colour", "luminance")[0] == 0
+
+
 def test_the_example_of_the_guide_is_a_source(tmp_path):
     """One new file beside the others, and the command line knows it."""
     (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.DOTALL)

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +272,32 @@ def test_two_folders_pair_up_by_name_and_a_broken_pair_does_not_stop_the_others(
     error = [line for line in capsys.readouterr().err.splitlines() if "png" in line or "error" in line]
     assert "error: 1 of 3 pairs were not registered" in error[0]
     assert error[1].startswith("b: ") and "fixed/b.png: unreadable image" in error[1]
+
+
+MEMORY = """
+import pathlib, re, sys
+from tfmetareg.cli import main
+assert main(sys.argv[1:]) == 0
+print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_a_pair_of_2048x1536_takes_less_than_2_gb(tmp_path):
+    save_weights(build_model("vxm_dense", (128, 128)), tmp_path / "model.h5")
+    described = {"image_shape": [128, 128], "preprocessing": Preprocessing((128, 128)).describe()}
+    write_json(tmp_path / "preprocessing.json", described)
+    image = scene(2048)
+    options = [
+        f"--register.{name}={save(tmp_path / f'{name}.png', np.roll(image[:1536], shift, 0))}"
+        for name, shift in (("moving", 0), ("fixed", 5))
+    ]
+    command = ["--mode=register", f"--workdir={tmp_path}", f"--register.weights={tmp_path / 'model.h5'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *command, *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) * 1024 < 2e9
+    assert displacement(tmp_path / "register" / "moving-to-fixed").shape == (1536, 2048, 2)
 
 
 def test_a_displacement_near_the_reach_and_a_poor_result_are_warned_of(workdir, tmp_path, capsys):

@@ -361,12 +361,12 @@ def splits_file(folder, text):
     return ["--splits", folder.root / folder.text("splits.csv", text)]
 
 
-@case("splits.csv: no line for subject `eye1` and 1 more")
+@case("splits.csv: no line for subject `eye1`, `eye2`; add one")
 def splits_file_leaves_subjects_out(folder):
     return splits_file(folder, "subject,split\neye0,train\n")
 
 
-@case("splits.csv: the input has no subject `eye9` and 1 more")
+@case("splits.csv: the input has no subject `eye9`, `eye10`; correct")
 def splits_file_with_unknown_subjects(folder):
     rows = "".join(f"eye{number},train\n" for number in (0, 1, 2, 9, 10))
     return splits_file(folder, "subject,split\n" + rows)
@@ -388,6 +388,23 @@ def splits_file_divides_a_subject(folder):
 @case("splits.csv: the first line must be `subject,split` or `key,split`, got `eye,split`")
 def splits_file_with_other_columns(folder):
     return splits_file(folder, "eye,split\neye0,train\n")
+
+
+@case(
+    "m0.png: unreadable image",
+    "no line for subject `eye2`; add one",
+    "pair m2.png:f2.png and 1 more: split of a source task must be train or test, got `finetune`",
+    "what could be read of the input has no subject `eye9`; correct",
+)
+def splits_file_and_images_are_wrong(folder):
+    folder.text("m0.png", "x")
+    return splits_file(folder, "subject,split\neye0,train\neye1,finetune\neye9,train\n")
+
+
+@case("line 2: split must be train, finetune or test, got `val`", "line 2: `fixed` is empty")
+def splits_file_and_table_are_wrong(folder):
+    replace(folder, fixed="")
+    return splits_file(folder, "subject,split\neye0,val\n")
 
 
 @case("splits.csv: no such file")
@@ -569,6 +586,13 @@ def test_an_output_that_cannot_be_used(pairs_folder, run, tmp_path, listing, obs
     assert (status, out) == (2, "")
     check_lines(errors(err), [expected])
     assert listing(tmp_path) == before
+
+
+def test_a_wrong_splits_file_is_told_even_where_there_is_no_input(run, tmp_path):
+    arguments = ["--input", tmp_path / "nowhere", "--splits", tmp_path / "none.csv"]
+    status, out, err = run("validate", "--source", "pairs", *arguments)
+    assert (status, out) == (2, "")
+    check_lines(errors(err), ["none.csv: no such file", "nowhere: no such folder"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -7,12 +8,14 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tfmetareg.files import sha256
 from tfmetareg.schema import Split, Task, decode_pair
 from tfmetareg.types import ImagePair
-from tfrecords_builder.inspection import Summary, notes
+from tfrecords_builder import contact_sheet
+from tfrecords_builder.inspection import Summary, landmark_distances, notes, table
 
 
 @pytest.fixture
@@ -67,22 +70,76 @@ def test_intensities_are_those_of_all_pixels(records, run):
 
 def summary(*distances: float) -> Summary:
     found = Summary(Task("t", "target", "x", {"test": Split(len(distances), 1, ())}), "test")
-    image = np.zeros((100, 100), np.uint8)
-    for number, distance in enumerate(distances):
-        points = np.float32([[10, 10], [20, 20]])
-        moved = points + np.float32([0, distance])
-        found.add(ImagePair(str(number), "s", image, image, moved, points), 0)
+    for distance in distances:
+        found.add(summary_pair(distance), 0)
     return found
+
+
+def summary_pair(distance: float) -> ImagePair:
+    image, points = np.zeros((100, 100), np.uint8), np.float32([[10, 10], [20, 20]])
+    return ImagePair("pair", "s", image, image, points + np.float32([0, distance]), points)
 
 
 def test_displacements_against_the_networks_reach():
     """By hand: of 0, 1, ..., 10 px, those above 4 % of 100 px are six."""
     found = summary(*range(11))
-    assert found.displacement() == pytest.approx((5, 9, 10))
-    assert found.row()[-3:] == ["5.00", "9.00", "10.00"]
+    assert found.row()[-6:] == ["5.00", "9.00", "10.00"] * 2
+    assert "aligned" not in table([found])
     (line,) = notes([found, summary(1, 4)], width=100)
     assert "task `t`, split test: 6 of 11 pairs start more than 4.0 px apart (4% of the width)" in line
     assert notes([found], width=300) == []
+
+
+def test_what_an_alignment_leaves_counts_against_the_reach():
+    """Moving points lie 9 px further on than fixed ones; the alignment says 7 of them."""
+    pair = dataclasses.replace(summary_pair(9), alignment=np.float32([[1, 0, 0], [0, 1, 7]]))
+    assert landmark_distances(pair) == (9, 2)
+    found = summary()
+    found.add(pair, 0)
+    assert notes([found], 100, "affine") == []
+    header, row = table([found, summary(5)]).splitlines()[:2]
+    assert header.count("max") == 2 and "aligned px: median" in header
+    assert row.split()[-6:] == ["9.00"] * 3 + ["2.00"] * 3
+    assert notes([found], 40, "affine")
+
+
+def test_the_contact_sheet_shows_what_the_alignment_does():
+    pair = dataclasses.replace(summary_pair(9), alignment=np.float32([[1, 0, 0], [0, 1, 7]]))
+    bright = np.zeros((100, 100), np.uint8)
+    bright[:, 57:] = 200
+    axes = Figure().subplots(1, 4)
+    contact_sheet._draw_pair(axes, dataclasses.replace(pair, moving=bright, key=f"{'m' * 40}.png:f.png"))
+    assert [axis.get_xlabel() for axis in axes[:2]] == [f"…{'m' * 24}.png", "f.png"]
+    for axis, column, told in ((axes[2], 57, "9.0 px"), (axes[3], 50, "2.0 px")):
+        assert axis.get_xlabel() == told
+        assert np.argmax(axis.images[0].get_array()[0, :, 0]) == column
+        crosses = axis.lines[0].get_xydata()
+        np.testing.assert_allclose(crosses, [[column - 38, 10], [column - 28, 20]])
+
+
+def test_the_contact_sheet_has_a_panel_for_the_alignment_only_where_there_is_one(tmp_path):
+    """Panels are squares beside each other: more of them, and the sheet is lower."""
+    heights = []
+    for shift in (0, 7):
+        found = summary()
+        found.add(dataclasses.replace(summary_pair(9), alignment=np.float32([[1, 0, 0], [0, 1, shift]])), 1)
+        contact_sheet.draw_contact_sheet([found], tmp_path / f"{shift}.png")
+        with Image.open(tmp_path / f"{shift}.png") as sheet:
+            heights.append(sheet.height)
+    assert heights == [255, 205]
+
+
+def test_the_contact_sheet_outlines_every_label():
+    labels = np.zeros((2, 100, 100), np.uint8)
+    labels[:, 20:30, 40:60] = 1
+    labels[1, 60:70, 10:20] = 7
+    axes = Figure().subplots(1, 3)
+    marked = dataclasses.replace(summary_pair(9), moving_labels=labels[0], fixed_labels=labels[1])
+    contact_sheet._draw_pair(axes, marked)
+    assert [len(axis.collections) for axis in axes] == [1, 2, 0]
+    (outline,) = axes[0].collections
+    box = outline.get_paths()[0].get_extents()
+    np.testing.assert_allclose([*box.min, *box.max], [39.5, 19.5, 59.5, 29.5])
 
 
 def test_records_that_are_aligned_are_not_to_be_aligned():

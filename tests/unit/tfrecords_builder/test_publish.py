@@ -75,8 +75,8 @@ def test_refusals_change_nothing(tmp_path, listing, options, rule):
 
 def test_other_preprocessing_is_named(tmp_path):
     put(tmp_path / "r", ["a"])
-    new = Manifest((16, 16), {"version": 2, "colour": "green"}, (Task("b", "source", "x", {}),))
-    with pytest.raises(UserError, match="colour None there, green here; version 1 there, 2 here"):
+    new = Manifest((16, 16), {"version": 2, "fit": "pad"}, (Task("b", "source", "x", {}),))
+    with pytest.raises(UserError, match="fit None there, pad here; version 1 there, 2 here"):
         module.manifest_with(tmp_path / "r", new, overwrite=False)
 
 

@@ -156,13 +156,23 @@ def write(path, text):
 )
 def test_a_file_decides_by_subject_and_divides_none(subjects, chosen):
     file = SplitFile(Path("splits.csv"), "subject", chosen)
-    missing = {*subjects} - {*chosen}
-    if missing:
+    if {*subjects} - {*chosen}:
         with pytest.raises(UserError, match="splits.csv: no line for subject"):
-            file.prescribe(members(*subjects))
-        return
+            file.check_complete(members(*subjects))
+    else:
+        file.check_complete(members(*subjects))
     splits = split(file.prescribe(members(*subjects)), "target")
-    assert splits == {f"p{index}": chosen[subject] for index, subject in enumerate(subjects)}
+    assert splits == {
+        f"p{index}": chosen[subject] for index, subject in enumerate(subjects) if subject in chosen
+    }
+
+
+def test_many_names_are_not_all_listed():
+    file = SplitFile(Path("splits.csv"), "subject", {f"eye{number}": "test" for number in range(23)})
+    with pytest.raises(UserError) as error:
+        file.check_used(members("eye0"))
+    assert str(error.value).count("`eye") == 20
+    assert "`eye20` and 2 more; correct" in str(error.value)
 
 
 def test_a_file_by_key_overrules_the_source(tmp_path):
