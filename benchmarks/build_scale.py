@@ -1,11 +1,12 @@
-"""Builds records from many pairs and measures pairs per second and memory.
+"""`python -m benchmarks.build_scale`: builds ever more pairs; measures pairs per second and peak memory.
 
-    python -m benchmarks.build_scale --pairs 1000 10000 --workers 1 2 --folder /tmp/scale --output scale.json
+Each build is a process of its own, called as a user calls it, on a `pairs` folder of 400 x 400 images with
+the default preprocessing. Its images are a few files, linked under as many names as are needed: the disk
+holds them once, the builder reads each name as a file of its own. The largest number of pairs is built with
+the most workers only.
 
-Makes a `pairs` folder of distinct 400 x 400 PNG images, builds it once for each number of pairs and workers,
-each time in a process of its own, under a limit on the memory of each of its processes, and writes
-what it measured as JSON. Memory is that of the whole process tree: the sum of proportional set
-sizes, in which a page that several processes share counts once.
+Memory is that of the build's whole process tree: the sum of proportional set sizes, in which a page that
+several processes share counts once, sampled twice a second. One build above the ceiling makes the run fail.
 """
 
 from __future__ import annotations
@@ -13,77 +14,70 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-SIZE = 400
+from benchmarks import machine
+from tfmetareg.files import write_json, write_text
+
+_ROOT = Path(__file__).resolve().parents[1]
+_FILES = 64
+_PAIRS_PER_SUBJECT = 10
 _SECONDS_BETWEEN_SAMPLES = 0.5
 _MIB = 1 << 20
 
 
-def make_pairs(folder: Path, count: int) -> None:
-    """Writes `pairs.csv` with `count` pairs, and the images that are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+def make_pairs(folder: Path, count: int, size: int) -> None:
+    """Makes a `pairs` folder of `count` pairs, of images `size` x `size`."""
+    folder.mkdir()
     rng = np.random.default_rng(0)
-    base = ndimage.gaussian_filter(rng.standard_normal((SIZE, SIZE)), 3, mode="wrap")
-    base = np.uint8(255 * (base - base.min()) / np.ptp(base))
+    for number in range(_FILES):
+        texture = ndimage.gaussian_filter(rng.standard_normal((size, size)), 3, mode="wrap")
+        image = np.uint8(255 * (texture - texture.min()) / np.ptp(texture))
+        Image.fromarray(image).save(folder / f"texture{number}.png")
     rows = ["moving,fixed,subject"]
     for number in range(count):
-        names = [f"{kind}{number:06d}.png" for kind in ("m", "f")]
+        names = f"m{number:06d}.png", f"f{number:06d}.png"
         for side, name in enumerate(names):
-            if not (folder / name).exists():
-                shift = divmod(7919 * (2 * number + side), SIZE)
-                Image.fromarray(np.roll(base, shift, axis=(0, 1))).save(folder / name, compress_level=1)
-        rows.append(f"{names[0]},{names[1]},subject{number // 10}")
+            os.link(folder / f"texture{(2 * number + side) % _FILES}.png", folder / name)
+        rows.append(f"{names[0]},{names[1]},subject{number // _PAIRS_PER_SUBJECT}")
     (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
 
 
-def measure(folder: Path, pairs: int, workers: int, cap_mib: int) -> dict:
-    """Builds the folder under a limit on each process's memory; seconds, pairs/s and peak memory in MiB."""
-    records = folder.parent / "records"
-    shutil.rmtree(records, ignore_errors=True)
-    command = [sys.executable, "-m", "tfrecords_builder", "build", "--source", "pairs"]
+def measure(folder: Path, records: Path, workers: int, size: int) -> dict[str, Any]:
+    """Builds `folder` into `records`; gives seconds, from start to end of the process, and memory in MiB."""
+    command = [sys.executable, "-m", "tfrecords_builder", "build", "--source", "pairs", "--task", "scale"]
     command += ["--input", str(folder), "--output", str(records), "--workers", str(workers)]
+    command += ["--image-size", str(size), str(size)]
     started = time.monotonic()
-    process = subprocess.Popen(command, preexec_fn=lambda: _limit(cap_mib), stdout=subprocess.DEVNULL)
-    peaks = {"tree_mib": 0.0, "process_mib": 0.0}
+    process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL)
     samples = []
     while process.poll() is None:
-        sizes = [_proportional_mib(pid) for pid in _tree(process.pid)]
-        samples.append(sum(sizes))
-        peaks = {
-            "tree_mib": max(peaks["tree_mib"], sum(sizes)),
-            "process_mib": max(peaks["process_mib"], *sizes, 0.0),
-        }
+        samples.append(sum(map(_proportional_mib, _tree(process.pid))))
         time.sleep(_SECONDS_BETWEEN_SAMPLES)
     seconds = time.monotonic() - started
     if process.returncode:
-        raise SystemExit(f"the build of {pairs} pairs failed with status {process.returncode}.")
-    size = sum(path.stat().st_size for path in records.iterdir()) / _MIB
-    shutil.rmtree(records)
+        raise RuntimeError(f"the build failed with status {process.returncode}.")
+    (task,) = json.loads((records / "manifest.json").read_text())["tasks"]
+    pairs = sum(split["pairs"] for split in task["splits"].values())
     return {
         "pairs": pairs,
         "workers": workers,
         "seconds": round(seconds, 1),
         "pairs_per_second": round(pairs / seconds, 1),
-        "records_mib": round(size),
-        "peak_tree_mib": round(peaks["tree_mib"]),
-        "peak_process_mib": round(peaks["process_mib"]),
-        "median_tree_mib_by_quarter": [round(float(np.median(part))) for part in np.array_split(samples, 4)],
-        "limit_per_process_mib": cap_mib,
+        "records_mib": round(sum(path.stat().st_size for path in records.iterdir()) / _MIB),
+        "peak_mib": round(max(samples)),
+        "median_mib_by_quarter": [round(float(np.median(part))) for part in np.array_split(samples, 4)],
     }
-
-
-def _limit(mib: int) -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (mib * _MIB, mib * _MIB))
 
 
 def _tree(root: int) -> list[int]:
@@ -91,58 +85,110 @@ def _tree(root: int) -> list[int]:
     found = [root]
     for pid in found:
         try:
-            tasks = os.listdir(f"/proc/{pid}/task")
-            found += [
-                int(c) for t in tasks for c in Path(f"/proc/{pid}/task/{t}/children").read_text().split()
-            ]
+            threads = os.listdir(f"/proc/{pid}/task")
+            children = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in threads]
         except OSError:  # it has ended
             continue
+        found += [int(child) for line in children for child in line.split()]
     return found
 
 
 def _proportional_mib(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
+    except OSError:  # it has ended
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def markdown(rows: list[dict]) -> str:
-    """The measurements as a table."""
+def markdown(run: dict[str, Any]) -> str:
+    """The measurements as a page."""
+    size, described = run["size"], run["machine"]
     lines = [
-        "| pairs | workers | pairs/s | records, MiB | peak memory, MiB |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        f"# Building records of {size}×{size}",
+        "",
+        f"`make bench-build`, {run['time'][:10]}, on {described['cpu']}, "
+        f"{described['cores']} cores, load {described['load_before']:.1f} at the start. Memory is the peak "
+        f"of all processes together, with TensorFlow; a build may take {run['ceiling_mib']:,} MiB.",
+        "",
+        "| pairs | workers | seconds | pairs/s | records, MiB | peak memory, MiB |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {row['pairs']:,} | {row['workers']} | {row['pairs_per_second']} | {row['records_mib']:,} "
-        f"| {row['peak_tree_mib']:,} |"
-        for row in rows
+        f"| {build['pairs']:,} | {build['workers']} | {build['seconds']:.0f} | {build['pairs_per_second']} "
+        f"| {build['records_mib']:,} | {build['peak_mib']:,} |"
+        for build in run["builds"]
     ]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs the builds; prints the page, and writes it with the results as JSON.
+
+    Returns:
+        0; 1 where a build took more memory than the ceiling, 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    run: dict[str, Any] = {
+        "schema": 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": machine.describe(),
+        "size": options.size,
+        "ceiling_mib": options.ceiling_mib,
+        "builds": [],
+    }
+    try:
+        for pairs in sorted(options.pairs):
+            alone = len(options.pairs) > 1 and pairs == max(options.pairs)
+            for workers in [max(options.workers)] if alone else sorted(options.workers):
+                run["builds"].append(_build(pairs, workers, options))
+    except KeyboardInterrupt:
+        return 130
+    page = markdown(run)
+    print(page)
+    if options.output:
+        write_json(options.output / "build.json", run)
+        write_text(options.output / "build.md", page)
+    above = [build for build in run["builds"] if build["peak_mib"] > options.ceiling_mib]
+    for build in above:
+        _say(
+            f"{build['pairs']} pairs, {build['workers']} workers: {build['peak_mib']} MiB, above the ceiling."
+        )
+    return 1 if above else 0
+
+
+def _build(pairs: int, workers: int, options: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="tfmetareg-build-", dir=options.folder) as folder:
+        make_pairs(Path(folder) / "pairs", pairs, options.size)
+        measured = measure(Path(folder) / "pairs", Path(folder) / "records", workers, options.size)
+    _say(f"{pairs} pairs, {workers} workers: {measured['seconds']} s, {measured['peak_mib']} MiB")
+    return measured
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.build_scale", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--pairs", type=int, nargs="+", default=[1000, 10000])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--folder", type=Path, required=True, help="gets the images; 3 GB for 10,000 pairs")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[500, 2000, 10000], metavar="N")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument("--size", type=int, default=400, help="of the images, in pixels (default: 400)")
     parser.add_argument(
-        "--cap-mib", type=int, default=2048, help="memory limit of each process (default: 2048)"
+        "--ceiling-mib",
+        type=int,
+        default=1536,
+        metavar="MIB",
+        help="memory that a build may take (default: 1536)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    options = parser.parse_args()
-    rows = []
-    for pairs in options.pairs:
-        make_pairs(options.folder / "pairs", pairs)
-        for workers in options.workers:
-            rows.append(measure(options.folder / "pairs", pairs, workers, options.cap_mib))
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-            options.output.write_text(json.dumps({"schema": 1, "builds": rows}, indent=1) + "\n")
-    print(markdown(rows))
+    parser.add_argument(
+        "--folder", type=Path, help="where there is room: 0.65 MB a pair (default: for temporary files)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where build.json and build.md go")
+    return parser
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

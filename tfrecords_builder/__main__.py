@@ -195,6 +195,7 @@ def _build(options: argparse.Namespace) -> None:
     from tfrecords_builder.build import build
 
     request = _request(options)
+    splits = _splits(options, request)
     build(
         SOURCES[options.source].tasks(request),
         options.output,
@@ -202,7 +203,7 @@ def _build(options: argparse.Namespace) -> None:
         shards=options.shards,
         seed=options.seed,
         test_fraction=options.test_fraction,
-        splits=_splits(options, request),
+        splits=splits,
         overwrite=options.overwrite,
         problems=request.problems,
         inputs=_inputs(options),
@@ -237,12 +238,13 @@ def _validate(options: argparse.Namespace) -> None:
     from tfrecords_builder.build import validate
 
     request = _request(options)
+    splits = _splits(options, request)
     validate(
         SOURCES[options.source].tasks(request),
         preprocessing=requested_preprocessing(options, request),
         seed=options.seed,
         test_fraction=options.test_fraction,
-        splits=_splits(options, request),
+        splits=splits,
         problems=request.problems,
         workers=options.workers,
     )

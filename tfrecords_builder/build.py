@@ -189,7 +189,7 @@ def build_embedded(
     return build(
         embedded_tasks(image_size=image_size, seed=seed, **counts),
         output,
-        preprocessing=Preprocessing(image_size),
+        preprocessing=Preprocessing(image_size, colour=None),
         seed=seed,
         overwrite=overwrite,
         inputs=(),
@@ -293,11 +293,13 @@ def _grouped(
 
 
 def _prescribed(pairs: Sequence[Spooled], plan: SplitPlan, problems: Problems) -> list[Member]:
-    """Members with the splits of the file, where there is one; none where it leaves out some."""
+    """Members with the splits of the file, where there is one; without those that it leaves out."""
     members = [_member(pair) for pair in pairs]
+    if plan.file is None:
+        return members
     with problems.collected():
-        return plan.file.prescribe(members) if plan.file else members
-    return []
+        plan.file.check_complete(members)
+    return plan.file.prescribe(members)
 
 
 def _note_nothing_held_out(
@@ -320,10 +322,11 @@ def _member(pair: Spooled) -> Member:
 
 
 def _check_split_file(plan: SplitPlan, prepared: Sequence[Sequence[Spooled]], problems: Problems) -> None:
-    """Only where every pair could be read: the file may name those that could not."""
-    if plan.file and not problems.lines:
-        with problems.collected():
-            plan.file.check_used(_member(pair) for pairs in prepared for pair in pairs)
+    if plan.file is None:
+        return
+    members = [_member(pair) for pairs in prepared for pair in pairs]
+    with problems.collected():
+        plan.file.check_used(members, all_read=not problems.lines)
 
 
 def _write(

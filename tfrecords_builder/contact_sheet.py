@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 
+from tfmetareg.alignment import resample, to_aligned
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
-from tfmetareg.types import ImagePair
-from tfrecords_builder.inspection import Summary
+from tfmetareg.types import ImagePair, no_alignment
+from tfrecords_builder.inspection import Summary, landmark_distances
 
 PAIRS_PER_SPLIT = 2
 _FORMATS = (".png", ".pdf", ".svg")
-_COLUMNS = ("moving", "fixed", "moving red, fixed green")
+_COLUMNS = ("moving", "fixed", "moving magenta, fixed green")
+_ALIGNED = "the same, moving aligned"
+_INCHES_WIDE = 12.0
 _DOTS_PER_INCH = 100
 _MAX_INCHES = 300.0  # matplotlib refuses figures of 65536 dots
+_LETTERS = 28  # below a panel
 
 
 def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
     """Publishes the figure: a row per split, its pairs side by side as moving, fixed and their overlay.
 
-    Fixed landmarks are rings, moving ones crosses, with a line between the two.
+    Where a pair has an alignment, a second overlay shows the moving image aligned. Fixed landmarks are rings,
+    moving ones crosses, with a line between the two and their mean distance below. Labels are outlined.
 
     Raises:
         UserError: a figure format that is not drawn, or a path that cannot be written.
@@ -31,23 +37,24 @@ def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
         raise UserError(f"{path}: a figure's name must end in {', '.join(_FORMATS)}.")
     from matplotlib.figure import Figure
 
+    pairs = [pair for summary in summaries for pair in summary.examples]
+    titles = (*_COLUMNS, _ALIGNED) if any(map(_is_aligned, pairs)) else _COLUMNS
+    columns = len(titles) * PAIRS_PER_SPLIT
+    height = sum(_row_inches(summary, _INCHES_WIDE / columns) for summary in summaries)
     figure = Figure(
-        figsize=(2.0 * 3 * PAIRS_PER_SPLIT, min(2.2 * len(summaries) + 0.4, _MAX_INCHES)),
-        dpi=_DOTS_PER_INCH,
-        layout="constrained",
+        figsize=(_INCHES_WIDE, min(height + 0.4, _MAX_INCHES)), dpi=_DOTS_PER_INCH, layout="constrained"
     )
-    axes = figure.subplots(len(summaries), 3 * PAIRS_PER_SPLIT, squeeze=False)
+    axes = figure.subplots(len(summaries), columns, squeeze=False)
     for row, summary in zip(axes, summaries):
         row[0].set_ylabel(f"{summary.task.name}\n{summary.split}", fontsize=8)
-        for index in range(PAIRS_PER_SPLIT):
-            panels = row[3 * index : 3 * index + 3]
+        for index, panels in enumerate(np.split(row, PAIRS_PER_SPLIT)):
             if index < len(summary.examples):
                 _draw_pair(panels, summary.examples[index])
             else:
                 for panel in panels:
                     panel.axis("off")
-    for axis, title in zip(axes[0], _COLUMNS * PAIRS_PER_SPLIT):
-        axis.set_title(title, fontsize=8)
+    for axis, title in zip(axes[0], titles * PAIRS_PER_SPLIT):
+        axis.set_title(title, fontsize=7)
     try:
         with published(path) as temporary:
             figure.savefig(temporary)
@@ -55,26 +62,67 @@ def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another `--figure`.") from None
 
 
+def _is_aligned(pair: ImagePair) -> bool:
+    return not np.array_equal(pair.alignment, no_alignment())
+
+
+def _row_inches(summary: Summary, panel: float) -> float:
+    """Height of a row whose panels are `panel` wide, with the line below them."""
+    height, width = summary.examples[0].fixed.shape if summary.examples else (1, 1)
+    return panel * height / width + 0.15
+
+
 def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
-    overlay = np.stack([pair.moving, pair.fixed, np.zeros_like(pair.fixed)], axis=-1)
-    axes[2].set_xlabel(pair.key[-24:], fontsize=6)
-    for axis, image in zip(axes, (pair.moving, pair.fixed, overlay)):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_autoscale_on(False)  # An aligned landmark may lie outside the image.
-        axis.set_xticks([])
-        axis.set_yticks([])
-    for name, axis, mark in (("moving", axes[0], "+"), ("fixed", axes[1], "o")):
-        points = getattr(pair, f"{name}_landmarks")
-        for target in (axis, axes[2]):
-            target.plot(
-                points[:, 1],
-                points[:, 0],
-                mark,
-                markersize=3,
-                markeredgewidth=0.6,
-                markerfacecolor="none",
-                color="cyan",
-                linewidth=0.5,
-            )
-    both = np.stack([pair.moving_landmarks, pair.fixed_landmarks])
-    axes[2].plot(both[..., 1], both[..., 0], "-", color="white", linewidth=0.7)
+    """On three panels, or with the aligned overlay on four."""
+    moving, fixed, overlay = axes[:3]
+    _show(moving, pair.moving)
+    _show(fixed, pair.fixed)
+    for axis, labels in ((moving, pair.moving_labels), (fixed, pair.fixed_labels)):
+        _outline(axis, labels)
+    names = pair.key.rpartition(":")  # of both images, or one of the pair
+    for axis, name in ((moving, names[0]), (fixed, names[2])):
+        axis.set_xlabel(name if len(name) <= _LETTERS else f"…{name[-_LETTERS:]}", fontsize=6)
+    _draw_points(moving, pair.moving_landmarks, "+")
+    _draw_points(fixed, pair.fixed_landmarks, "o")
+    distances = landmark_distances(pair) if len(pair.fixed_landmarks) else None
+    _draw_overlay(overlay, pair.moving, pair.moving_landmarks, pair)
+    if distances:
+        overlay.set_xlabel(f"{distances[0]:.1f} px", fontsize=6)
+    for axis in axes[3:]:
+        aligned = resample(pair.moving, pair.alignment)
+        _draw_overlay(axis, aligned, to_aligned(pair.moving_landmarks, pair.alignment), pair)
+        if distances:
+            axis.set_xlabel(f"{distances[1]:.1f} px", fontsize=6)
+
+
+def _draw_overlay(axis: Any, moving: np.ndarray, moving_points: np.ndarray, pair: ImagePair) -> None:
+    """Where the images agree, the sum of magenta and green is grey."""
+    _show(axis, np.stack([moving, pair.fixed, moving], axis=-1))
+    _draw_points(axis, moving_points, "+")
+    _draw_points(axis, pair.fixed_landmarks, "o")
+    both = np.stack([moving_points, pair.fixed_landmarks])
+    axis.plot(both[..., 1], both[..., 0], "-", color="yellow", linewidth=0.7)
+
+
+def _show(axis: Any, image: np.ndarray) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axis.set_autoscale_on(False)  # An aligned landmark may lie outside the image.
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _outline(axis: Any, labels: Optional[np.ndarray]) -> None:
+    for value in np.unique(labels[labels > 0]) if labels is not None else ():
+        axis.contour(labels == value, [0.5], colors="orange", linewidths=0.8)
+
+
+def _draw_points(axis: Any, points: np.ndarray, mark: str) -> None:
+    axis.plot(
+        points[:, 1],
+        points[:, 0],
+        mark,
+        markersize=3,
+        markeredgewidth=0.6,
+        markerfacecolor="none",
+        color="cyan",
+    )

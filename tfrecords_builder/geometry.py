@@ -65,6 +65,10 @@ class Geometry:
         """float32 (n, 2): where points of the image lie in the frame, or outside it."""
         return ((points + 0.5) * self.scale + self.shift - 0.5).astype(np.float32)
 
+    def matrix(self) -> np.ndarray:
+        """float64 (2, 3), [A | t]: `points` as p -> A p + t."""
+        return np.column_stack([np.diag(self.scale), (np.array(self.scale) - 1) / 2 + self.shift])
+
     def spacing(self, spacing: Pair) -> Pair:
         """Pixel size (row, column) in the frame."""
         return spacing[0] / self.scale[0], spacing[1] / self.scale[1]

@@ -17,6 +17,7 @@ COLOURS = ("green", "luminance")
 
 _MIN_SIDE = 8
 _COLOUR_SIZES = (3, 4)
+_NIFTI = (".nii", ".nii.gz")
 
 
 def is_image(path: Path) -> bool:
@@ -52,11 +53,25 @@ def read_image(path: Path, colour: str = "green") -> np.ndarray:
         UserError: missing, unknown format, unreadable or cut short, not 2D,
             smaller than 8 pixels, holding NaN or infinity, or constant.
     """
+    image = read_pixels(path)
+    if not path.name.lower().endswith(_NIFTI):  # whose axes are space, never colour
+        image = _one_channel(image, colour)
+    check_image(image, str(path))
+    return image
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Reads what `read_image` reads, with all its channels.
+
+    Returns:
+        (height, width) or (height, width, channels), in the file's own dtype; not checked.
+
+    Raises:
+        UserError: missing, unknown format, unreadable or cut short.
+    """
     place = parse_place(path)
     if place is not None:
-        image, _ = read_slice(place)
-        check_image(image, str(path))
-        return image
+        return read_slice(place)[0]
     if not os.path.isfile(path):  # Path.is_file raises where a folder above may not be entered.
         raise UserError(f"{path}: {_what_instead(path)}")
     if not is_image(path):
@@ -64,14 +79,12 @@ def read_image(path: Path, colour: str = "green") -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = _decode(path, colour)
+            return _decode(path)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - a broken file raises anything, from OSError to zlib.error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: unreadable image ({reason}); replace the file.") from None
-    check_image(image, str(path))
-    return image
 
 
 def _what_instead(path: Path) -> str:
@@ -105,17 +118,15 @@ def check_image(image: np.ndarray, where: str) -> None:
         raise UserError(f"{where}: constant image, every pixel is {image.flat[0]}; remove it.")
 
 
-def _decode(path: Path, colour: str) -> np.ndarray:
+def _decode(path: Path) -> np.ndarray:
     name = path.name.lower()
     if name.endswith(".npy"):
-        image = _without_last_axis_of_one(np.load(path, allow_pickle=False))
-    elif name.endswith((".nii", ".nii.gz")):
+        return _without_last_axis_of_one(np.load(path, allow_pickle=False))
+    if name.endswith(_NIFTI):
         return _read_nifti(path)
-    elif name.endswith((".tif", ".tiff")):
-        image = _read_tiff(path)
-    else:
-        image = _read_png_or_jpeg(path)
-    return _one_channel(image, colour)
+    if name.endswith((".tif", ".tiff")):
+        return _read_tiff(path)
+    return _read_png_or_jpeg(path)
 
 
 def _without_last_axis_of_one(image: np.ndarray) -> np.ndarray:

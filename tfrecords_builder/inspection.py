@@ -11,6 +11,7 @@ from typing import Union
 import numpy as np
 import tensorflow as tf
 
+from tfmetareg.alignment import to_moving
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.schema import Manifest, Shard, Task, decode_pair
@@ -24,7 +25,12 @@ NETWORK_REACH = 0.04
 
 @dataclasses.dataclass
 class Summary:
-    """What one split holds; sums over its pairs, read one at a time."""
+    """What one split holds; sums over its pairs, read one at a time.
+
+    Attributes:
+        distances, aligned: mean distance of the landmarks of each pair that has some, in pixels: as the
+            images are, and after their alignment. The latter is what is left for the network.
+    """
 
     task: Task
     split: str
@@ -32,6 +38,7 @@ class Summary:
     landmarks: int = 0
     histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     distances: list[float] = dataclasses.field(default_factory=list)
+    aligned: list[float] = dataclasses.field(default_factory=list)
     subjects: set[str] = dataclasses.field(default_factory=set)
     examples: list[ImagePair] = dataclasses.field(default_factory=list)
 
@@ -43,13 +50,14 @@ class Summary:
             self.histogram += np.bincount(image.ravel(), minlength=256)
         self.subjects.add(pair.subject)
         if len(pair.fixed_landmarks):
-            lengths = np.linalg.norm(pair.moving_landmarks - pair.fixed_landmarks, axis=1)
-            self.distances.append(float(lengths.mean()))
+            before, after = landmark_distances(pair)
+            self.distances.append(before)
+            self.aligned.append(after)
         if len(self.examples) < examples:
             self.examples.append(pair)
 
     def row(self) -> list[str]:
-        """Cells of the printed table."""
+        """Cells of the printed table, under `HEADER` and `ALIGNED_HEADER`."""
         mean, deviation, zeros = self.intensity()
         return [
             self.task.name,
@@ -62,7 +70,8 @@ class Summary:
             f"{mean:.3f} ± {deviation:.3f}",
             f"{zeros:.0%}",
             f"{self.landmarks / max(self.pairs, 1):.1f}",
-            *(f"{value:.2f}" if self.distances else "-" for value in self.displacement()),
+            *_quantiles(self.distances),
+            *_quantiles(self.aligned),
         ]
 
     def intensity(self) -> tuple[float, float, float]:
@@ -72,22 +81,33 @@ class Summary:
         mean = shares @ values
         return float(mean), float(np.sqrt(shares @ (values - mean) ** 2)), float(shares[0])
 
-    def displacement(self) -> tuple[float, float, float]:
-        """Median, 90th percentile and maximum over the pairs of their landmarks' mean distance, in pixels."""
-        if not self.distances:
-            return (float("nan"),) * 3
-        median, most, largest = np.percentile(self.distances, [50, 90, 100])
-        return float(median), float(most), float(largest)
-
     def beyond_reach(self, width: int) -> int:
-        """How many pairs start farther apart than the network finds."""
-        return sum(distance > NETWORK_REACH * width for distance in self.distances)
+        """How many pairs are farther apart, once aligned, than the network finds."""
+        return sum(distance > NETWORK_REACH * width for distance in self.aligned)
+
+
+def landmark_distances(pair: ImagePair) -> tuple[float, float]:
+    """Mean distance of a pair's landmarks, as evaluation has it, in pixels: before and after alignment."""
+    carried = to_moving(pair.fixed_landmarks, pair.alignment)
+    before, after = (
+        np.linalg.norm(points - pair.moving_landmarks, axis=1).mean()
+        for points in (pair.fixed_landmarks, carried)
+    )
+    return float(before), float(after)
+
+
+def _quantiles(distances: Sequence[float]) -> list[str]:
+    """Median, 90th percentile and maximum over the pairs."""
+    if not distances:
+        return ["-"] * 3
+    return [f"{value:.2f}" for value in np.percentile(distances, [50, 90, 100])]
 
 
 HEADER = [
     "task", "role", "modality", "split", "pairs", "subjects", "shards", "intensity", "zeros",
     "landmarks/pair", "distance px: median", "p90", "max",
 ]  # fmt: skip
+ALIGNED_HEADER = ["aligned px: median", "p90", "max"]
 
 
 def notes(summaries: Sequence[Summary], width: int, align: str = "none") -> list[str]:
@@ -192,9 +212,12 @@ def _check_subjects(root: Path, summaries: Sequence[Summary], problems: Problems
 
 
 def table(summaries: Sequence[Summary]) -> str:
-    """The splits as aligned text, one line each."""
-    rows = [HEADER, *(summary.row() for summary in summaries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    """The splits as text in columns, one line each; distances after alignment where that changes them."""
+    header = [*HEADER]
+    if any(summary.aligned != summary.distances for summary in summaries):
+        header += ALIGNED_HEADER
+    rows = [header, *(summary.row() for summary in summaries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
     )

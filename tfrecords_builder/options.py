@@ -50,7 +50,7 @@ def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
         "--align",
         choices=KINDS,
         default="none",
-        help="align the moving image to the fixed one before the record is written (default: none)",
+        help="find the alignment of the moving image, for training and evaluation to apply (default: none)",
     )
 
 
@@ -71,5 +71,5 @@ def requested_preprocessing(options: argparse.Namespace, request: Request) -> Pr
         percentiles=tuple(options.percentiles or PERCENTILES),
         spacing=options.spacing,
         align=options.align,
-        colour=request.options.get("colour", "green"),
+        colour=request.options.get("colour"),
     )

@@ -14,7 +14,7 @@ from tfmetareg.errors import UserError
 from tfmetareg.schema import Manifest
 from tfmetareg.types import ImagePair
 from tfrecords_builder.geometry import Geometry, centred, inside, resized
-from tfrecords_builder.images import check_image
+from tfrecords_builder.images import COLOURS, check_image
 from tfrecords_builder.intensity import CLAHE_CLIP_LIMIT, LEVELS, as_it_is, map_intensities, unit_range
 from tfrecords_builder.options import FITS, INTENSITIES, PERCENTILES
 from tfrecords_builder.tables import check_inside
@@ -37,7 +37,7 @@ class Preprocessing:
         spacing: pixel size in mm that each image is resampled to, None to leave it; not with "resize".
         align: "none", or "rigid" or "affine" alignment of the moving to the fixed image, for the reader to
             apply: the record keeps the moving image as it is, and the alignment beside it.
-        colour: what stands for a colour image when it is read.
+        colour: what stands for a colour image when it is read; None for records made of none.
     """
 
     image_size: tuple[int, int] = (400, 400)
@@ -46,7 +46,7 @@ class Preprocessing:
     percentiles: tuple[float, float] = PERCENTILES
     spacing: Optional[float] = None
     align: str = "none"
-    colour: str = "green"
+    colour: Optional[str] = COLOURS[0]
 
     def __post_init__(self) -> None:
         """
@@ -90,7 +90,7 @@ class Preprocessing:
 
     @classmethod
     def from_description(cls, image_shape: Sequence[int], told: dict[str, Any]) -> Preprocessing:
-        """Inverse of `describe`.
+        """Inverse of `describe`, with a `colour` for new images where the records were made of none.
 
         Raises:
             UserError: told by another version of the preprocessing.
@@ -107,7 +107,7 @@ class Preprocessing:
             percentiles=tuple(told["percentiles"] or PERCENTILES),
             spacing=told["spacing_mm"],
             align=told["align"],
-            colour=told["colour"],
+            colour=told["colour"] or COLOURS[0],
         )
 
 

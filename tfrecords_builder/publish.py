@@ -136,16 +136,20 @@ def manifest_with(output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
         )
     if any(task.name not in added for task in old.tasks):
         _check_same(output, old, new)
+        if new.preprocessing.get("colour") is None:
+            new = dataclasses.replace(new, preprocessing=old.preprocessing)
     kept = [added.pop(task.name, task) for task in old.tasks]
     return dataclasses.replace(new, tasks=(*kept, *added.values()))
 
 
 def _check_same(output: Path, old: Manifest, new: Manifest) -> None:
+    """But for `colour` where either reads no colour images."""
     ours, theirs = ({"image_shape": list(m.image_shape), **m.preprocessing} for m in (new, old))
     differences = [
         f"{name} {theirs.get(name)} there, {ours.get(name)} here"
         for name in sorted({*ours, *theirs})
         if ours.get(name) != theirs.get(name)
+        and not (name == "colour" and None in (ours.get(name), theirs.get(name)))
     ]
     if differences:
         raise UserError(

@@ -227,7 +227,11 @@ def problems_of(series: Series) -> list[str]:
 
 def _not_slices(where: str, slices: Sequence[Slice]) -> Iterator[str]:
     rules = (
-        ("hold several frames each", lambda found: found.frames > 1, "convert them to a file per slice."),
+        (
+            "hold several frames each",
+            lambda found: found.frames > 1,
+            "convert them to a file per slice, or to NIfTI for `--source pairs` (dcm2niix does).",
+        ),
         ("are colour images", lambda found: found.channels > 1, "choose a series of grey slices."),
         (
             "have no ImagePositionPatient or ImageOrientationPatient, so that their order is unknown",

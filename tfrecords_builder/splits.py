@@ -13,6 +13,8 @@ from tfrecords_builder.tables import read_table
 
 LEARNING_SPLIT = {"source": "train", "target": "finetune"}
 HELD_OUT_SPLIT = "test"
+# Names in one line of an error.
+_LISTED = 20
 
 
 class Member(NamedTuple):
@@ -38,32 +40,49 @@ class SplitFile:
     splits: dict[str, str]
 
     def prescribe(self, members: Sequence[Member]) -> list[Member]:
-        """The members with the file's splits; whatever their source prescribes is overruled.
+        """Those members that the file names, with its splits; what their source prescribes is overruled."""
+        return [
+            member._replace(split=self.splits[name])
+            for member in members
+            for name in [getattr(member, self.column)]
+            if name in self.splits
+        ]
 
-        Raises:
-            UserError: the file leaves out some of them.
+    def check_complete(self, members: Iterable[Member]) -> None:
         """
-        names = list(dict.fromkeys(getattr(member, self.column) for member in members))
+        Raises:
+            UserError: the file leaves out some of the members.
+        """
+        names = dict.fromkeys(getattr(member, self.column) for member in members)
         missing = [name for name in names if name not in self.splits]
         if missing:
-            raise UserError(f"{self.path}: no line for {self._some(missing)}; add one for each.")
-        return [member._replace(split=self.splits[getattr(member, self.column)]) for member in members]
+            raise UserError(f"{self.path}: no line for {self._listed(missing)}; add one for each.")
 
-    def check_used(self, members: Iterable[Member]) -> None:
+    def check_used(self, members: Iterable[Member], *, all_read: bool = True) -> None:
         """
+        Args:
+            members: of all tasks.
+            all_read: whether these are all that the input holds: it may have more that could not be read.
+
         Raises:
             UserError: the file names some that none of the members is.
         """
         known = {getattr(member, self.column) for member in members}
         unknown = [name for name in self.splits if name not in known]
         if unknown:
+            where, unless = (
+                ("the input", "")
+                if all_read
+                else ("what could be read of the input", ", unless a file of it is told to be wrong")
+            )
             raise UserError(
-                f"{self.path}: the input has no {self._some(unknown)}; correct the name or remove the line."
+                f"{self.path}: {where} has no {self._listed(unknown)}; correct the name or remove the "
+                f"line{unless}."
             )
 
-    def _some(self, names: Sequence[str]) -> str:
-        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"{self.column} `{names[0]}`{others}"
+    def _listed(self, names: Sequence[str]) -> str:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return f"{self.column} {', '.join(f'`{name}`' for name in names[:_LISTED])}{more}"
 
 
 def read_splits(path: Path) -> SplitFile:

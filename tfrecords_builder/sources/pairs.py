@@ -68,9 +68,7 @@ def pairs_tasks(request: Request) -> list[SourceTask]:
         UserError: no folder, no `pairs.csv`, or one of which nothing can be read.
     """
     root = existing_folder(request.input)
-    table = read_table(root / TABLE)
-    _check_columns(root / TABLE, table)
-    rows = _checked_rows(root, table, request.problems)
+    rows = listed_pairs(root / TABLE, request.problems)
     groups = _by_task(root, _with_subjects(root, rows, request.problems), request.task)
     return [
         SourceTask(
@@ -81,6 +79,17 @@ def pairs_tasks(request: Request) -> list[SourceTask]:
         )
         for name, group in groups.items()
     ]
+
+
+def listed_pairs(path: Path, problems: Problems) -> list[tuple[str, Row]]:
+    """Rows of a `pairs.csv` that name files within its folder, each pair once, as (where, cell by column).
+
+    Raises:
+        UserError: no file, or one of which nothing can be read.
+    """
+    table = read_table(path)
+    _check_columns(path, table)
+    return _checked_rows(path, table, problems)
 
 
 def _check_columns(path: Path, table: Table) -> None:
@@ -104,22 +113,21 @@ def _check_columns(path: Path, table: Table) -> None:
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
 
 
-def _checked_rows(root: Path, table: Table, problems: Problems) -> list[tuple[str, Row]]:
-    """Rows that name files within the folder, each once, as (where, cell by column)."""
+def _checked_rows(path: Path, table: Table, problems: Problems) -> list[tuple[str, Row]]:
     checked = []
     seen: dict[tuple[str, ...], str] = {}
     for number, row in table.rows:
         found = list(_row_problems(row))
-        files = [os.path.realpath(root / row[name]) for name in _REQUIRED]
+        files = [os.path.realpath(path.parent / row[name]) for name in _REQUIRED]
         if not found and files[0] == files[1]:
             found.append(f"`{row['moving']}` is both the moving and the fixed image; name two images.")
         first = seen.setdefault((row.get("task", ""), *files), f"line {number}")
         if not found and first != f"line {number}":
             found.append(f"the same pair as in {first}; remove one of the two.")
         for problem in found:
-            problems.add(f"{root / TABLE}, line {number}: {problem}")
+            problems.add(f"{path}, line {number}: {problem}")
         if not found:
-            checked.append((f"{root / TABLE}, line {number}", row))
+            checked.append((f"{path}, line {number}", row))
     return checked
 
 
@@ -182,25 +190,35 @@ def _with_subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) 
 
 
 def _read_row(root: Path, where: str, row: Row, subject: str, request: Request) -> Iterator[ImagePair]:
-    pair = _read_pair(root, where, row, subject, request)
+    pair = read_pair(root, where, row, subject, request.options["colour"], request.problems)
     if pair is not None:
         yield pair
 
 
-def _read_pair(root: Path, where: str, row: Row, subject: str, request: Request) -> Optional[ImagePair]:
-    """The row's pair, or None after its problems, all of them, went to `request.problems`."""
+def read_pair(
+    root: Path, where: str, row: Row, subject: str, colour: str, problems: Problems
+) -> Optional[ImagePair]:
+    """The pair of a row as `listed_pairs` gives it, or None after its problems, all of them, are told.
+
+    Args:
+        root: what the row's paths are relative to.
+        where: the row stands.
+        row: cells by column.
+        subject: of the pair.
+        colour: as for `read_image`.
+        problems: receives what is wrong with it.
+    """
     key = f"{row['moving']}:{row['fixed']}"
     values: dict[str, Any] = {}
-    colour = request.options["colour"]
     for name in _REQUIRED:
-        with request.problems.collected():
+        with problems.collected():
             values[name] = read_image(root / row[name], colour)
-        with request.problems.collected():
+        with problems.collected():
             values[f"{name}_landmarks"] = _landmarks(root, row, name)
-        with request.problems.collected():
+        with problems.collected():
             given = _spacing(where, row.get(f"{name}_spacing", ""))
             values[f"{name}_spacing"] = given or slice_spacing(root / row[name])
-    if len(values) < 6 or not _landmarks_fit(root, row, values, request.problems):
+    if len(values) < 6 or not _landmarks_fit(root, row, values, problems):
         return None
     return ImagePair(key=key, subject=subject, split=row.get("split", "").lower() or None, **values)
 

@@ -262,7 +262,7 @@ def test_pixels_that_cannot_be_decoded(tmp_path):
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "mixed orientations, 1 0 0 0 1 0 in 000.dcm"),
         ({"PatientID": "P2"}, "mixed patients, `P1` in 000.dcm, `P2` in odd.dcm"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "1 of its 5 files are localizers, odd.dcm for"),
-        ({"NumberOfFrames": 2, "PixelData": bytes(2 * 960)}, "1 of its files hold several frames each"),
+        ({"NumberOfFrames": 2, "PixelData": bytes(2 * 960)}, "several frames each, odd.dcm for one; convert"),
         ({"ImagePositionPatient": None}, "1 of its files have no ImagePositionPatient"),
         ({"ImagePositionPatient": "1\\2"}, "1 of its files have no ImagePositionPatient"),
         (
