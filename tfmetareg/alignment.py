@@ -31,6 +31,8 @@ _MIN_AGREEMENT = 0.35
 # The starts are searched from at about this height, at least: with less, the vessels of a retina are gone and
 # what is left misleads. Images are smoothed by as many pixels as they are shrunk by.
 _SEARCH_HEIGHT = 80
+# The height, at least, at which a shift is looked for.
+_PROBE_HEIGHT = 200
 # First and last length of the optimizer's steps, in pixels.
 _STEP, _LAST_STEP, _MAX_STEPS = 2.0, 0.05, 60
 _MIN_SIDE = 32
@@ -60,6 +62,24 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     if max(agreements) < _MIN_AGREEMENT:
         return no_alignment()
     return candidates[int(np.argmax(agreements))].astype(np.float32)
+
+
+def likely_shift(moving: np.ndarray, fixed: np.ndarray) -> float:
+    """How far apart two images of one shape lie at least, in pixels, by the peak of their phase correlation.
+
+    Takes a fraction of the time of `align`, and is that much coarser. 0 where the images agree no better when
+    shifted, or no more than unrelated ones do by chance.
+    """
+    step = max(1, len(fixed) // _PROBE_HEIGHT)
+    small = [
+        ndimage.uniform_filter(image.astype(np.float32), step)[::step, ::step] for image in (moving, fixed)
+    ]
+    if min(small[0].shape) < _MIN_SIDE:
+        return 0.0
+    _, alignment = _phase_peak(*small, 0)
+    if agreement(*small, alignment) < max(_MIN_AGREEMENT, agreement(*small, no_alignment())):
+        return 0.0
+    return step * max(0.0, float(np.linalg.norm(alignment[:, 2])) - 1)
 
 
 def resample(image: np.ndarray, alignment: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
 
-from tfmetareg.transforms import Grid
+from tfmetareg.transforms import Grid, write_whole
 
 _NIFTI = (".nii", ".nii.gz")
 _JPEG_QUALITY = 95
@@ -20,6 +20,9 @@ def write_image(path: Path, pixels: np.ndarray, grid: Grid) -> None:
         path: where to.
         pixels: (height, width) or (height, width, channels), of a dtype that the format holds.
         grid: where the pixels lie, which a NIfTI file tells.
+
+    Raises:
+        OSError: the file cannot be written, or not the whole of it.
     """
     name = path.name.lower()
     if name.endswith(_NIFTI):
@@ -35,15 +38,22 @@ def write_image(path: Path, pixels: np.ndarray, grid: Grid) -> None:
 
 
 def _write_nifti(path: Path, pixels: np.ndarray, grid: Grid) -> None:
-    # ITK has no half floats, and NIfTI readers know few of 64 bits.
-    known = {"bool": "uint8", "float16": "float32", "int64": "float32", "uint64": "float32"}
-    sitk.WriteImage(grid.image(pixels.astype(known.get(pixels.dtype.name, pixels.dtype))), str(path))
+    # ITK has no half floats, no long doubles and no foreign byte order; NIfTI readers know few integers of
+    # 64 bits.
+    known = {"bool": "uint8", "float16": "float32", "float128": "float64"}
+    known.update(int64="float32", uint64="float32")
+    as_type = known.get(pixels.dtype.name, pixels.dtype.name)
+    write_whole(sitk.WriteImage, grid.image(pixels.astype(as_type)), path)
 
 
 def _write_tiff(path: Path, pixels: np.ndarray) -> None:
     import tifffile
 
-    tifffile.imwrite(path, pixels, photometric="minisblack" if pixels.ndim == 2 else "rgb")
+    if pixels.ndim == 3 and pixels.shape[-1] > 2:
+        tifffile.imwrite(path, pixels, photometric="rgb")
+    else:
+        alpha = ["unassalpha"] if pixels.ndim == 3 else None
+        tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig", extrasamples=alpha)
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import os
 import re
-import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar
 
 import h5py
 import nibabel
@@ -37,6 +38,7 @@ _CONVENTION = (
 _SLICE = re.compile(r"(?P<volume>.+\.nii(?:\.gz)?)#(?P<index>\d+)(?:,\d+)?", re.IGNORECASE)
 # A slice whose pixels' axes keep less than this of their length in the (x, y) plane stands upright on it.
 _UPRIGHT = 1e-3
+Written = TypeVar("Written", sitk.Image, sitk.Transform)
 _MM = {"meter": 1000.0, "micron": 0.001}
 
 
@@ -160,23 +162,43 @@ def write_field(path: StrPath, displacement: np.ndarray, fixed: Grid, moving: Gr
 
     Raises:
         ValueError: the path has another ending.
+        OSError: the file cannot be written, or not the whole of it.
     """
     name = Path(path).name.lower()
     if name.endswith(".npz"):
+        content = io.BytesIO()  # A zip file that cannot be written complains once more when it is collected.
+        np.savez(content, **_arrays(displacement, fixed, moving))
         with published(path) as temporary:
-            np.savez(temporary, **_arrays(displacement, fixed, moving))
+            temporary.write_bytes(content.getbuffer())
     elif name.endswith(FORMATS):
         vectors = _vectors(displacement, fixed, moving)
         # ITK tells a format by its whole ending, which a temporary name keeps the last part of.
-        with published(path) as temporary, tempfile.TemporaryDirectory() as folder:
+        with (
+            published(path) as temporary,
+            tempfile.TemporaryDirectory(prefix=".", dir=temporary.parent) as folder,
+        ):
             written = Path(folder, name)
             if name.endswith(IMAGES):
-                sitk.WriteImage(fixed.image(vectors.astype(np.float32)), str(written))
+                write_whole(sitk.WriteImage, fixed.image(vectors.astype(np.float32)), written)
             else:
-                sitk.WriteTransform(sitk.DisplacementFieldTransform(fixed.image(vectors)), str(written))
-            shutil.copyfile(written, temporary)
+                transform = sitk.DisplacementFieldTransform(fixed.image(vectors))
+                write_whole(sitk.WriteTransform, transform, written)
+            os.replace(written, temporary)
     else:
         raise ValueError(f"{path}: the name must end in one of {', '.join(FORMATS)}")
+
+
+def write_whole(write: Callable[[Written, str], None], value: Written, path: Path) -> None:
+    """Has SimpleITK write a file, and reads that again: on a full disk it is cut short, and nothing said.
+
+    Raises:
+        OSError: it is not written whole.
+    """
+    try:
+        write(value, str(path))
+        _check_whole(path, path.name.lower())
+    except Exception as error:  # noqa: BLE001 - from EOFError to RuntimeError
+        raise OSError(f"{path.name}: not written whole; is the disk full?") from error
 
 
 def _vectors(displacement: np.ndarray, fixed: Grid, moving: Grid) -> np.ndarray:
@@ -253,12 +275,14 @@ def _check_whole(path: StrPath, name: str) -> None:
     """Raises where the file is cut short: ITK takes what is missing for 0, or says so in many lines."""
     if name.endswith(".gz"):
         gzip.decompress(Path(path).read_bytes())
-    elif name.endswith(".nii"):
+    if name.endswith(IMAGES):
         np.asanyarray(nibabel.load(path).dataobj)
     elif name.endswith(".h5"):
         h5py.File(path).close()
-    elif not Path(path).read_bytes().endswith(b"\n"):
-        raise EOFError("cut short")
+    elif name.endswith(".tfm"):
+        content = Path(path).read_bytes()
+        if b"\nFixedParameters:" not in content or not content.endswith(b"\n"):
+            raise EOFError("cut short")
 
 
 def _unreadable(path: StrPath, error: Exception) -> UserError:

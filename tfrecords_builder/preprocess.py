@@ -23,6 +23,14 @@ from tfrecords_builder.tables import check_inside
 VERSION = 3
 
 
+class MisfitError(UserError):
+    """An image that cannot be brought to the records' frame: what is wrong, and what the builder can do."""
+
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """What is done to each image, and then to the pair.
@@ -181,16 +189,17 @@ def image_geometry(
     scale = None
     if preprocessing.spacing is not None:
         if spacing is None:
-            raise UserError(
-                f"{where}: pixel size unknown, which `--spacing` needs; give it (for `pairs` in the columns "
-                "`moving_spacing,fixed_spacing`), or build without `--spacing`."
+            raise MisfitError(
+                f"{where}: pixel size unknown, which the records' spacing needs",
+                "give it (for `pairs` in the columns `moving_spacing,fixed_spacing`), or build without "
+                "`--spacing`.",
             )
         scale = spacing[0] / preprocessing.spacing, spacing[1] / preprocessing.spacing
     covered = [round(side * factor) for side, factor in zip(shape, scale or (1, 1))]
     if preprocessing.fit == "pad" and (covered[0] > frame[0] or covered[1] > frame[1]):
-        raise UserError(
-            f"{where}: {covered[0]} x {covered[1]} pixels are more than `--image-size "
-            f"{frame[0]} {frame[1]}`; make that larger, or use `--fit crop`."
+        raise MisfitError(
+            f"{where}: {covered[0]} x {covered[1]} pixels are more than the records' {frame[0]} x {frame[1]}",
+            "raise `--image-size`, or use `--fit crop`.",
         )
     return centred(shape, frame, scale)
 

@@ -81,8 +81,12 @@ def read_lines(path: Path) -> list[str]:
     return io.StringIO(text, newline=None).read().split("\n")
 
 
-def read_landmarks(path: Path) -> np.ndarray:
+def read_landmarks(path: Path, gaps: bool = False) -> np.ndarray:
     """Reads landmarks from a CSV file with the columns `x,y` (column, row) or `row,col`.
+
+    Args:
+        path: of the file.
+        gaps: lets cells be empty, which become NaN.
 
     Returns:
         float32 (n, 2), (row, column) in pixels, pixel centres at integers,
@@ -110,7 +114,7 @@ def read_landmarks(path: Path) -> np.ndarray:
         problems += [
             f"{path}, line {number}: a coordinate must be a finite number, got `{row[name]}`; correct it."
             for name, value in zip(pairs[0], values)
-            if not np.isfinite(value)
+            if not (np.isfinite(value) or (gaps and not row[name]))
         ]
     if problems:
         raise UserError("\n".join(problems))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -282,7 +283,8 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_t
 """
 
 
-def test_a_pair_of_2048x1536_takes_less_than_2_gb(tmp_path):
+@pytest.mark.parametrize("more", [(), ("--register.fit=native", "--register.figures=false")])
+def test_a_pair_of_2048x1536_takes_less_than_2_gb(tmp_path, more):
     save_weights(build_model("vxm_dense", (128, 128)), tmp_path / "model.h5")
     described = {"image_shape": [128, 128], "preprocessing": Preprocessing((128, 128)).describe()}
     write_json(tmp_path / "preprocessing.json", described)
@@ -293,7 +295,7 @@ def test_a_pair_of_2048x1536_takes_less_than_2_gb(tmp_path):
     ]
     command = ["--mode=register", f"--workdir={tmp_path}", f"--register.weights={tmp_path / 'model.h5'}"]
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, *command, *options], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", MEMORY, *command, *options, *more], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) * 1024 < 2e9
@@ -309,6 +311,124 @@ def test_a_displacement_near_the_reach_and_a_poor_result_are_warned_of(workdir, 
     assert "try `--register.align affine`" in " ".join(warnings)
     printed = capsys.readouterr().err
     assert all(f"warning: m-to-f: {line}" in printed for line in warnings)
+
+
+def test_what_was_made_with_other_preprocessing_loss_seed_or_files_is_made_otherwise(
+    workdir, tmp_path, capsys
+):
+    shutil.copytree(workdir / "finetune", tmp_path / "runs" / "finetune")
+    adapted = [*pair(tmp_path), "--register.formats=[npz]", "--register.adapt_steps=1"]
+    assert register(tmp_path / "runs", tmp_path / "out", *adapted) == 0
+    for changed, named in (
+        ("--loss.smoothness_weight=0.5", "loss"),
+        ("--seed=5", "seed"),
+        ("--register.formats=[npz,nii.gz]", "options"),
+    ):
+        assert register(tmp_path / "runs", tmp_path / "out", *adapted, changed) == 2
+        assert f"made otherwise ({named})" in capsys.readouterr().err
+    described = tmp_path / "runs" / "finetune" / "preprocessing.json"
+    described.write_text(described.read_text().replace('"equalize"', '"percentile"'))
+    assert register(tmp_path / "runs", tmp_path / "out", *adapted) == 2
+    assert "made otherwise (preprocessing)" in capsys.readouterr().err
+
+
+def stage_of(workdir: Path, folder: Path, **preprocessing) -> str:
+    """The option for the weights that move nothing, of records made in another way."""
+    folder.mkdir()
+    shutil.copy(workdir / "still" / "model.h5", folder)
+    described = Preprocessing((64, 64), **preprocessing).describe()
+    write_json(folder / "preprocessing.json", {"image_shape": [64, 64], "preprocessing": described})
+    return f"--register.weights={folder / 'model.h5'}"
+
+
+def test_what_cropped_records_leave_out_is_told_and_what_padded_ones_refuse_can_be_kept(
+    workdir, tmp_path, capsys
+):
+    images = [*pair(tmp_path), "--register.formats=[npz]"]
+    cropped = stage_of(workdir, tmp_path / "crop", fit="crop")
+    assert register(workdir, tmp_path / "out", *images, cropped) == 0
+    summary = told(tmp_path / "out" / "m-to-f")
+    share = pytest.approx(100 * (64 / 70) ** 2, abs=0.01)
+    assert summary["seen_percent"] == {"moving": share, "fixed": share}
+    assert "only 84 % of the fixed image are registered" in " ".join(summary["warnings"])
+    native = [*images, cropped, "--register.fit=native"]
+    assert register(workdir, tmp_path / "native", *native) == 0
+    assert told(tmp_path / "native" / "m-to-f")["seen_percent"] == {"moving": 100, "fixed": 100}
+    capsys.readouterr()
+    for name, options in (("pad", {"fit": "pad"}), ("spacing", {"fit": "crop", "spacing": 0.5})):
+        refusing = stage_of(workdir, tmp_path / name, **options)
+        assert register(workdir, tmp_path / "none", *images, refusing) == 2
+        error = capsys.readouterr().err
+        assert "use `--register.fit native`." in error and "--fit " not in error.replace("register.fit", "")
+
+
+def test_images_out_of_reach_are_warned_of_before_the_network_could_tell(workdir, tmp_path):
+    image = scene(320)
+    names = [
+        f"--register.{name}={save(tmp_path / f'{name}.png', image[:200, shift : shift + 200])}"
+        for name, shift in (("moving", 60), ("fixed", 0))
+    ]
+    options = [*names, "--register.weights=still", "--register.formats=[npz]", "--register.fit=native"]
+    assert register(workdir, tmp_path / "out", *options) == 0
+    warnings = " ".join(told(tmp_path / "out" / "moving-to-fixed")["warnings"])
+    # The network was trained at 64 pixels, whatever the size of these.
+    assert "seem to lie 59 px and more apart, the network finds about 2.6 px: try" in warnings
+    assert register(workdir, tmp_path / "aligned", *options, "--register.align=affine") == 0
+    assert told(tmp_path / "aligned" / "moving-to-fixed")["warnings"] == []
+
+
+def test_images_that_have_nothing_in_common_are_warned_of(workdir, tmp_path):
+    names = [
+        f"--register.{name}={save(tmp_path / f'{name}.png', texture(np.random.default_rng(seed), 2.5, 64))}"
+        for seed, name in enumerate(("moving", "fixed"))
+    ]
+    options = [*names, "--register.weights=still", "--register.formats=[npz]", "--register.align=affine"]
+    assert register(workdir, tmp_path / "out", *options) == 0
+    warnings = " ".join(told(tmp_path / "out" / "moving-to-fixed")["warnings"])
+    assert "alignment found nothing better than leaving the images as they are" in warnings
+    assert "hardly agree once they are registered" in warnings
+    assert "try `--register.align" not in warnings
+
+
+def test_a_slice_of_a_volume_with_a_hash_in_its_name(workdir, tmp_path):
+    volume = np.stack([scene(70)] * 3).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / "v#1.nii.gz"))
+    options = [f"--register.moving={tmp_path / 'v#1.nii.gz#2'}", pair(tmp_path)[1]]
+    assert register(workdir, tmp_path / "out", *options, "--register.formats=[npz]") == 0
+    assert [path.name for path in tmp_path.glob("out/*/warped.*")] == ["warped.nii.gz"]
+
+
+def test_a_pair_that_cannot_be_written_does_not_stop_the_others(workdir, tmp_path, capsys):
+    root = table(tmp_path / "in", 2)
+    noise = np.random.default_rng(0).random((200, 200))
+    save(root / "f0.png", noise)
+    (root / "fp.csv").unlink()
+    (root / "pairs.csv").write_text("moving,fixed\nm0.png,f0.png\nm1.png,f1.png\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, before[1]))
+    try:
+        status = register(workdir, tmp_path / "out", f"--register.pairs={root}", "--register.formats=[tfm]")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2
+    error = capsys.readouterr().err
+    assert "m0-to-f0: " in error and "is the disk full?" in error and "Traceback" not in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["m1-to-f1"]
+
+
+def test_points_that_lie_nowhere_are_carried_on_as_such(workdir, tmp_path):
+    images = [*pair(tmp_path), "--register.formats=[npz]"]
+    carried = tmp_path / "carried.csv"
+    carried.write_text("x,y,fixed_x,fixed_y\n10,20,11,21\n,,1,2\n99,5,3,4\n")
+    for points_in, found in (("fixed", "points_in_moving.csv"), ("moving", "points_in_fixed.csv")):
+        options = [*images, f"--register.points={carried}", f"--register.points_in={points_in}"]
+        assert register(workdir, tmp_path / points_in, *options, figures=points_in == "fixed") == 0
+        folder = tmp_path / points_in / "m-to-f"
+        lines = (folder / found).read_text().splitlines()
+        assert lines[1].endswith(",10,20") and lines[2:] == [",,,", ",,,"]
+        summary = told(folder)
+        assert (summary["points"]["count"], summary["points"]["outside"]) == (3, 2)
+        assert "2 of 3 points lie on no pixel" in " ".join(summary["warnings"])
 
 
 @pytest.fixture

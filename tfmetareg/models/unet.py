@@ -22,6 +22,8 @@ class UNet:
     Attributes:
         layers: in the order of the network: encoder, decoder, flow.
         stride: factor between the finest and the coarsest level.
+        halo: beyond so many pixels from a point, a multiple of `stride`, nothing has a part in its value;
+            what a `block` reaches comes on top.
     """
 
     def __init__(
@@ -55,6 +57,10 @@ class UNet:
         encoder, decoder = check_features(features, convolutions_per_level)
         each, levels = convolutions_per_level, len(encoder) // convolutions_per_level
         self.stride = 2**levels
+        # A convolution at level l reaches 2^l pixels: those of the encoder are at 0 to `levels` - 1, of the
+        # decoder at 1 to `levels`, the rest and the flow at 0. A cell of the coarsest has `stride` pixels.
+        reach = (3 * each + 1) * (self.stride - 1) + len(decoder) - len(encoder) + 1
+        self.halo = -(-reach // self.stride) * self.stride
         upsamplings = levels - (check_power("svf_resolution", resolution, self.stride).bit_length() - 1)
         names = [f"enc_conv_{index // each}_{index % each}" for index in range(len(encoder))]
         convolutions = made([f"{name}_unet_{part}" for part in names], [2, *encoder])

@@ -36,7 +36,9 @@ def vxm_dense(
     network, unet = _network(
         image_shape, features, convolutions_per_level, use_probs, precision, int_steps=0, int_resolution=1
     )
-    return RegistrationModel(network, unet, unet.stride)
+    model = RegistrationModel(network, unet, unet.stride)
+    model.halo = unet.halo
+    return model
 
 
 @register_model("vxm_diffeomorphic")

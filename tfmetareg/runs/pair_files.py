@@ -18,6 +18,9 @@ from tfrecords_builder.sources.base import Problems
 from tfrecords_builder.sources.pairs import TABLE, Row, listed_pairs, read_pair
 from tfrecords_builder.volumes import volume_file
 
+# Bytes of a name: file systems take 255, of which a number, an ending and a temporary name need some.
+_LONGEST = 200
+
 
 @dataclasses.dataclass(frozen=True)
 class PairFiles:
@@ -153,12 +156,15 @@ def _images(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _named_apart(pairs: list[PairFiles]) -> list[PairFiles]:
     """Numbers the second and further pairs of one name."""
-    seen: dict[str, int] = {}
+    wanted, taken = {pair.name for pair in pairs}, set()
     named = []
     for pair in pairs:
-        seen[pair.name] = seen.get(pair.name, 0) + 1
-        number = f"_{seen[pair.name]}" if seen[pair.name] > 1 else ""
-        named.append(dataclasses.replace(pair, name=pair.name + number))
+        name, number = pair.name, 1
+        while name in taken or (number > 1 and name in wanted):
+            number += 1
+            name = f"{pair.name}_{number}"
+        taken.add(name)
+        named.append(dataclasses.replace(pair, name=name))
     return named
 
 
@@ -184,7 +190,8 @@ def _with_points(pairs: list[PairFiles], points: str) -> list[PairFiles]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "pair"
+    plain = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "pair"
+    return plain.encode()[:_LONGEST].decode(errors="ignore")
 
 
 def _digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmetareg import fields, metrics
-from tfmetareg.alignment import to_moving
+from tfmetareg.alignment import likely_shift, to_moving
 from tfmetareg.config import Config, Register
 from tfmetareg.errors import UserError
 from tfmetareg.files import published, sha256, write_json
@@ -33,14 +34,20 @@ from tfmetareg.transforms import read_grid, write_field
 from tfrecords_builder.images import FORMATS
 from tfrecords_builder.inspection import NETWORK_REACH
 from tfrecords_builder.intensity import scale, unit_range
+from tfrecords_builder.volumes import volume_file
 
 SUMMARY = "summary.json"
 _LEAST_OVERLAP = 0.5
 # A displacement is near to the network's reach from this share of it on; so many of the pixels may lie
 # beyond, since a border or a background without structure may be moved anywhere.
 _NEAR, _MAY_BE_BEYOND = 0.9, 0.1
-# Options that leave the results as they are, and those that a summary tells elsewhere.
-_UNDECISIVE = ("moving", "fixed", "pairs", "points", "weights", "output", "figures", "formats")
+# NCC that images which belong together have, at least, once they are registered.
+_LEAST_NCC = 0.2
+# Of each image the network should see this much.
+_LEAST_SEEN_PERCENT = 99
+# Options that a summary tells elsewhere.
+_TOLD_ELSEWHERE = ("moving", "fixed", "pairs", "points", "weights", "output")
+_SPACINGS = ("moving_spacing", "fixed_spacing")
 
 
 def run(config: Config, workdir: Path) -> Path:
@@ -60,7 +67,7 @@ def run(config: Config, workdir: Path) -> Path:
     weights = find_weights(workdir, options.weights)
     session = Session(config, weights)
     refused = Refused()
-    asked = _asked(pairs, options, weights, refused)
+    asked = _asked(pairs, options, weights, session.told(), refused)
     todo = []
     for files in pairs:
         with refused.unless_read(files):
@@ -69,13 +76,15 @@ def run(config: Config, workdir: Path) -> Path:
     if todo and options.adapt_epochs:
         session.adapt_to(pairs)
     for files in todo:
-        found = None
         with refused.unless_read(files):
             found = session.register(files)
-        if found:
             _publish(output / files.name, files, found, asked[files.name], options)
     refused.raise_any(len(pairs), output)
     return output
+
+
+class NoRoomError(UserError):
+    """The disk is full, for the other pairs as well."""
 
 
 class Refused:
@@ -89,6 +98,8 @@ class Refused:
         """Notes a mistake of the user's that the block stumbles over, and skips the rest of it."""
         try:
             yield
+        except NoRoomError:
+            raise
         except UserError as error:
             self._lines[files.name] = " ".join(str(error).splitlines())
 
@@ -115,22 +126,24 @@ def _check_writable(output: Path) -> None:
 
 
 def _asked(
-    pairs: list[PairFiles], options: Register, weights: Path, refused: Refused
+    pairs: list[PairFiles], options: Register, weights: Path, session_told: dict[str, Any], refused: Refused
 ) -> dict[str, dict[str, Any]]:
     """By pair, what decides on its results, as its summary tells it; without pairs that cannot be read."""
     inputs = {}
     for files in pairs:
         with refused.unless_read(files):
-            inputs[files.name] = files.digests()
+            inputs[files.name] = {"inputs": files.digests()}
+            inputs[files.name]["spacing"] = {name: files.row.get(name, "") for name in _SPACINGS}
     common = {
         "weights": {"file": str(weights), "sha256": sha256(weights)},
         "options": {
-            name: value for name, value in dataclasses.asdict(options).items() if name not in _UNDECISIVE
+            name: value for name, value in dataclasses.asdict(options).items() if name not in _TOLD_ELSEWHERE
         },
+        **session_told,
     }
     if options.adapt_epochs:
         common["adapted_to"] = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-    return {name: {"inputs": files, **common} for name, files in inputs.items()}
+    return {name: {**files, **common} for name, files in inputs.items()}
 
 
 def _finished(folder: Path, asked: dict[str, Any]) -> bool:
@@ -159,14 +172,15 @@ def _publish(folder: Path, files: PairFiles, found: Found, asked: dict[str, Any]
     """Writes everything about a pair into a folder that appears when it is whole.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written; a `NoRoomError` where the disk is full.
     """
     try:
         with published(folder) as temporary:
             temporary.mkdir()
             _write(temporary, files, found, asked, options)
     except OSError as error:
-        raise UserError(
+        kind = NoRoomError if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
+        raise kind(
             f"{folder}: cannot be written ({error.strerror or error}); name another `register.output`, "
             "or make room."
         ) from None
@@ -204,7 +218,7 @@ def _write(folder: Path, files: PairFiles, found: Found, asked: dict[str, Any], 
 
 def _ending(moving: Path) -> str:
     """The moving file's ending; that of a volume for a slice of one."""
-    name = moving.name.split("#")[0] if not moving.is_file() else moving.name
+    name = moving.name if os.path.isfile(moving) else volume_file(moving.name)
     return name[-max(len(ending) for ending in FORMATS if name.lower().endswith(ending)) :].lower()
 
 
@@ -227,6 +241,7 @@ def _measures(found: Found) -> dict[str, Any]:
         "similarity": similarity,
         "folding_percent": float(metrics.folding_percent(displacement[None])[0]),
         "displacement_px": {"mean": float(lengths.mean()), "max": float(lengths.max())},
+        "seen_percent": prepared.seen_percent(),
         "overlap_percent": 100 * float(covered(displacement, raw.moving.shape).mean()),
         "alignment": prepared.alignment.tolist(),
         "adaptation_loss": found.losses and {"first": found.losses[0], "last": found.losses[1]},
@@ -256,23 +271,53 @@ def _warnings(found: Found, summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"only {summary['overlap_percent']:.0f} % of the fixed image have a partner in the moving one."
         )
-    width = found.residual.shape[1]
-    far = float(np.quantile(np.linalg.norm(found.residual, axis=-1), 1 - _MAY_BE_BEYOND))
-    if far > _NEAR * NETWORK_REACH * width:
-        remedy = "" if found.aligned else ", and try `--register.align affine`"
-        lines.append(
-            f"the network moved a tenth of the pixels by {far:.1f} px and more; it finds about "
-            f"{NETWORK_REACH * width:.1f} px ({NETWORK_REACH:.0%} of the width): look at the overlay{remedy}."
-        )
+    lines += _out_of_sight(summary["seen_percent"]) + _out_of_reach(found)
+    ncc = summary["similarity"]["ncc"]["after"]
+    if ncc < _LEAST_NCC:
+        lines.append(f"the images hardly agree once they are registered (NCC {ncc:.3f}).")
     ncc = summary["similarity"]["local_ncc"]
     if ncc["after"] <= ncc["before"]:
         lines.append(
             f"the images agree no better than before (local NCC {ncc['before']:.3f} -> {ncc['after']:.3f})."
         )
     points = summary["points"]
+    if points and points["outside"]:
+        lines.append(f"{points['outside']} of {points['count']} points lie on no pixel and stay empty.")
     if points and points["without_partner"]:
         lines.append(
             f"{points['without_partner']} of {points['count']} points have no partner in the other image."
+        )
+    return lines
+
+
+def _out_of_sight(seen_percent: dict[str, float]) -> list[str]:
+    return [
+        f"only {percent:.0f} % of the {name} image are registered, the middle of it; register all of it with "
+        "`--register.fit native`."
+        for name, percent in seen_percent.items()
+        if percent < _LEAST_SEEN_PERCENT
+    ]
+
+
+def _out_of_reach(found: Found) -> list[str]:
+    """Whether the images lie, or were moved, as far apart as the network no longer finds."""
+    prepared, lines = found.prepared, []
+    remedy = ", and try `--register.align affine`" if prepared.align == "none" else ""
+    if prepared.align == "none":
+        shift = likely_shift(prepared.moving, prepared.fixed)
+        if shift > found.reach:
+            lines.append(
+                f"the images seem to lie {shift:.0f} px and more apart, the network finds about "
+                f"{found.reach:.1f} px: try `--register.align affine`."
+            )
+    elif not found.aligned:
+        lines.append("alignment found nothing better than leaving the images as they are.")
+    far = float(np.quantile(np.linalg.norm(found.residual, axis=-1), 1 - _MAY_BE_BEYOND))
+    if far > _NEAR * found.reach:
+        lines.append(
+            f"the network moved a tenth of the pixels by {far:.1f} px and more; it finds about "
+            f"{found.reach:.1f} px ({NETWORK_REACH:.0%} of the width it was trained at): look at the "
+            f"overlay{remedy}."
         )
     return lines
 
@@ -283,13 +328,15 @@ def _points_told(found: Found, options: Register) -> Optional[dict[str, Any]]:
     carried_to = {"fixed": "moving", "moving": "fixed"}[options.points_in]
     raw = getattr(found.prepared.raw, carried_to)
     points = getattr(found.points, carried_to)
+    given = np.isfinite(getattr(found.points, options.points_in)).all(axis=1)
     on_image = ((points >= -0.5) & (points <= np.asarray(raw.shape) - 0.5)).all(axis=1)  # False for NaN
     return {
         "file": f"points_in_{carried_to}.csv",
         "given_in": options.points_in,
         "carried_to": carried_to,
         "count": len(points),
-        "without_partner": int((~on_image).sum()),
+        "outside": int((~given).sum()),
+        "without_partner": int((given & ~on_image).sum()),
     }
 
 
@@ -300,9 +347,9 @@ def _write_points(folder: Path, found: Found, points_in: str) -> None:
     with open(folder / f"points_in_{images[0]}.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["x", "y", *(f"{images[1]}_{axis}" for axis in "xy")])
-        for (row, column), (given_row, given_column) in zip(carried, given):
-            place = [f"{value:.4f}" if np.isfinite(value) else "" for value in (column, row)]
-            writer.writerow([*place, f"{given_column:g}", f"{given_row:g}"])
+        for places in np.hstack([carried[:, ::-1], given[:, ::-1]]):
+            cells = [f"{places[0]:.4f}", f"{places[1]:.4f}", f"{places[2]:g}", f"{places[3]:g}"]
+            writer.writerow("" if cell == "nan" else cell for cell in cells)
 
 
 def _drawn(found: Found, points_in: str) -> Registered:

@@ -7,23 +7,25 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Optional, TypeVar
+from typing import Any, NamedTuple, Optional, TypeVar
 
 import numpy as np
 
 from tfmetareg import fields
-from tfmetareg.alignment import align, composed, resample
+from tfmetareg.alignment import align, composed, resample, to_moving
 from tfmetareg.config import Config
 from tfmetareg.errors import UserError
 from tfmetareg.events import Progress
 from tfmetareg.registration import Adaptation, Registrar, inverted, joined, on_own_grids, warp_image
 from tfmetareg.runs.pair_files import PairFiles
 from tfmetareg.runs.preprocessing import find_preprocessing
-from tfmetareg.runs.run import build_network, loss_function, settle
+from tfmetareg.runs.run import build_network, loss_function, settle, settle_network
 from tfmetareg.types import ImagePair, no_alignment
+from tfrecords_builder.geometry import inside
 from tfrecords_builder.images import read_pixels
-from tfrecords_builder.preprocess import Preprocessing, image_geometry, prepare_image
-from tfrecords_builder.tables import check_inside, read_landmarks
+from tfrecords_builder.inspection import NETWORK_REACH
+from tfrecords_builder.preprocess import MisfitError, Preprocessing, image_geometry, prepare_image
+from tfrecords_builder.tables import check_inside, read_landmarks, read_table
 
 Item = TypeVar("Item")
 
@@ -34,13 +36,15 @@ class Prepared(NamedTuple):
     Attributes:
         raw: the images as they were.
         moving, fixed: uint8 of one shape; the moving image is not aligned yet.
-        alignment: float32 (2, 3), between these two.
+        align: the kind of alignment that was looked for between these two.
+        alignment: float32 (2, 3), what was found.
         moving_matrix, fixed_matrix: float64 (2, 3), where points of the raw images lie in them.
     """
 
     raw: ImagePair
     moving: np.ndarray
     fixed: np.ndarray
+    align: str
     alignment: np.ndarray
     moving_matrix: np.ndarray
     fixed_matrix: np.ndarray
@@ -51,6 +55,17 @@ class Prepared(NamedTuple):
             return self.moving, self.fixed
         return resample(self.moving, self.alignment), self.fixed
 
+    def seen_percent(self) -> dict[str, float]:
+        """Of each image, how much lies in the frame that the network sees; `fit: crop` cuts off the rest."""
+        shares = {}
+        for name, matrix in (("moving", self.moving_matrix), ("fixed", self.fixed_matrix)):
+            corners = np.array([[-0.5, -0.5], getattr(self.raw, name).shape])
+            corners[1] -= 0.5
+            places = to_moving(corners, matrix)
+            within = np.clip(places, -0.5, np.array(self.fixed.shape) - 0.5)
+            shares[name] = round(100 * float(np.prod(np.ptp(within, axis=0) / np.ptp(places, axis=0))), 2)
+        return shares
+
     @property
     def unregistered(self) -> np.ndarray:
         """(2, 3): where points of the raw fixed image lie in the raw moving one, by their sizes alone."""
@@ -60,7 +75,7 @@ class Prepared(NamedTuple):
 class Points(NamedTuple):
     """Points of the fixed image and where they lie in the moving one, float32 (n, 2) each, (row, column).
 
-    NaN where a point of the moving image lies nowhere in the fixed one.
+    NaN where a point of the moving image lies nowhere in the fixed one, and where none was given.
     """
 
     fixed: np.ndarray
@@ -72,7 +87,8 @@ class Found(NamedTuple):
 
     Attributes:
         prepared: what was registered.
-        residual: float32 (height, width, 2), what the network found, in the pixels of what it saw.
+        reach: how far the network finds a partner, in the pixels of what it saw.
+        residual: float32 (height, width, 2), what the network found, in the same pixels.
         displacement: float32 (height, width, 2), between the raw images, on the fixed one's grid.
         pixels: the moving file's pixels with all channels, warped, on the fixed image's grid.
         points: the points that were carried over, if any.
@@ -81,6 +97,7 @@ class Found(NamedTuple):
     """
 
     prepared: Prepared
+    reach: float
     residual: np.ndarray
     displacement: np.ndarray
     pixels: np.ndarray
@@ -127,11 +144,25 @@ class Session:
         settle(config)
         self._config, self._options = config, config.register
         # It takes any size: the one it is built at leaves no trace.
-        self._model = build_network(config.model, (64, 64), weights)
+        self._network = settle_network(config.model, weights)
+        self._model = build_network(self._network, (64, 64), weights)
         self._preprocessing = find_preprocessing(weights)
         self._start = self._model.get_weights()
         self._register = Registrar(self._model)
         self._adapt = Adaptation(self._model, loss_function(config), self._options.adapt_learning_rate)
+
+    def told(self) -> dict[str, Any]:
+        """What decides on the results besides images, weights and options, in JSON's types."""
+        told: dict[str, Any] = {
+            "preprocessing": {
+                "image_shape": list(self._preprocessing.image_size),
+                **self._preprocessing.describe(),
+            },
+            "network": dataclasses.asdict(self._network),
+        }
+        if self._options.adapt_epochs or self._options.adapt_steps:
+            told.update(loss=dataclasses.asdict(self._config.loss), seed=self._config.seed)
+        return told
 
     def adapt_to(self, pairs: Iterable[PairFiles]) -> None:
         """Adapts the weights that every pair starts from, by some passes over the pairs.
@@ -177,7 +208,8 @@ class Session:
             pixels = warp_image(pixels, displacement)
         with clock("points"):
             carried = None if points is None else self._carried(points, displacement)
-        return Found(prepared, residual, displacement, pixels, carried, losses, clock)
+        reach = NETWORK_REACH * self._preprocessing.image_size[1]
+        return Found(prepared, reach, residual, displacement, pixels, carried, losses, clock)
 
     def _prepare(self, files: PairFiles, clock: Clock) -> Prepared:
         with clock("read"):
@@ -188,11 +220,14 @@ class Session:
             for name in ("moving", "fixed"):
                 image, spacing = getattr(raw, name), getattr(raw, f"{name}_spacing")
                 where = str(getattr(files, name))
-                images[name] = prepare_image(image, preprocessing, where, spacing)
-                matrices[name] = image_geometry(image.shape, preprocessing, spacing, where).matrix()
+                try:
+                    images[name] = prepare_image(image, preprocessing, where, spacing)
+                    matrices[name] = image_geometry(image.shape, preprocessing, spacing, where).matrix()
+                except MisfitError as error:
+                    raise UserError(f"{error.problem}; use `--register.fit native`.") from None
         with clock("align"):
             alignment = align(images["moving"], images["fixed"], preprocessing.align)
-        return Prepared(raw, *images.values(), alignment, *matrices.values())
+        return Prepared(raw, *images.values(), preprocessing.align, alignment, *matrices.values())
 
     def _preprocessing_of(self, raw: ImagePair) -> Preprocessing:
         """That of the records, changed as the options ask."""
@@ -213,10 +248,16 @@ class Session:
 def _read_points(files: PairFiles, raw: ImagePair, points_in: str) -> Optional[np.ndarray]:
     if files.points is None:
         return None
-    points = read_landmarks(files.points)
+    shape = getattr(raw, points_in).shape
+    # What was carried here from another image may lie beyond this one, or nowhere.
+    carried = {"moving_x", "fixed_x"} & {*read_table(files.points).columns}
+    points = read_landmarks(files.points, gaps=bool(carried))
     if not len(points):
         raise UserError(f"{files.points}: no points; add a row for each below the header.")
-    check_inside(points, getattr(raw, points_in).shape, str(files.points))
+    if carried:
+        points[~inside(points, shape)] = np.nan
+    else:
+        check_inside(points, shape, str(files.points))
     return points
 
 

@@ -49,3 +49,20 @@ def test_nifti_tells_where_its_pixels_lie(tmp_path):
     for name in ("spacing", "origin", "direction"):
         np.testing.assert_allclose(getattr(found, name), getattr(grid, name), atol=1e-6)
     assert sitk.ReadImage(str(path)).GetPixelIDTypeAsString() == "16-bit signed integer"
+
+
+@pytest.mark.parametrize(
+    ("ending", "as_type", "channels"), [(".nii", ">i2", 0), (".nii.gz", ">f4", 0), (".tif", "uint8", 2)]
+)
+def test_a_foreign_byte_order_and_grey_with_alpha_are_written(tmp_path, ending, as_type, channels):
+    shape = (21, 34, channels) if channels else (21, 34)
+    pixels = np.random.default_rng(0).integers(0, 250, shape).astype(as_type)
+    write_image(tmp_path / f"image{ending}", pixels, Grid((21, 34)))
+    np.testing.assert_array_equal(read_pixels(tmp_path / f"image{ending}"), pixels)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".png", ".npy", ".tif"])
+def test_a_disk_that_is_full_is_told_of(tmp_path, little_room, ending):
+    pixels = np.random.default_rng(0).integers(0, 250, (200, 200)).astype(np.uint8)
+    with little_room(), pytest.raises(OSError):
+        write_image(tmp_path / f"image{ending}", pixels, Grid((200, 200)))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 from tests.conftest import SIZE, shifted_pair
+from tfmetareg import registration
 from tfmetareg.errors import UserError
 from tfmetareg.losses import registration_loss
 from tfmetareg.models.registry import build_model
@@ -65,6 +66,35 @@ def test_the_network_is_compiled_once_for_a_size(small_model):
     for _ in range(3):
         register(*prepared(1))
     assert len(calls) == 1
+
+
+def test_sizes_beyond_the_last_few_are_given_up(small_model, monkeypatch):
+    monkeypatch.setattr(registration, "_MAX_SIZES", 2)
+    model = small_model()
+    calls = []
+    plain = model.field
+    model.field = lambda images: calls.append(images[0].shape[1]) or plain(images)
+    register = Registrar(model)
+    for side in (16, 20, 16, 24, 24, 16, 20):
+        register(np.zeros((side, 16), np.float32), np.zeros((side, 16), np.float32))
+    assert calls == [16, 20, 24, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("features", "each", "shape"),
+    [(((4, 4), (4, 4, 4)), 1, (211, 30)), (((4, 4, 4, 4), (4, 4, 4, 4, 4)), 2, (603, 20))],
+)
+def test_in_strips_the_network_gives_the_same(monkeypatch, features, each, shape):
+    model = build_model("vxm_dense", (32, 32), features=features, convolutions_per_level=each)
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign_add(rng.normal(0, 0.1, variable.shape).astype(np.float32))
+    images = rng.random((2, *shape), np.float32)
+    whole = Registrar(model)(*images)
+    monkeypatch.setattr(registration, "_STRIP_PIXELS", images[0].size // 3)
+    strips = Registrar(model)(*images)
+    for one, other in zip(whole, strips):
+        np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())
 
 
 def test_a_warm_pair_of_400x400_costs_at_most_a_quarter_more_than_the_bare_network():

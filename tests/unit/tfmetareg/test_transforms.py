@@ -296,3 +296,11 @@ def test_ants_warps_images_and_points_as_the_displacement_does(geometry, ending,
     table = pandas.DataFrame(fixed.places(points), columns=["x", "y"])
     carried = moving.points(ants.apply_transforms_to_points(2, table, [path]).to_numpy())
     assert np.abs(carried - fields.to_moving(points, displacement)).max() < 0.05
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_file_that_is_not_written_whole_is_told_of_and_not_left_there(tmp_path, little_room, ending):
+    displacement = np.random.default_rng(0).normal(size=(64, 64, 2)).astype(np.float32)
+    with little_room(), pytest.raises(OSError):
+        write_field(tmp_path / f"field{ending}", displacement, Grid((64, 64)), Grid((64, 64)))
+    assert list(tmp_path.iterdir()) == []

@@ -55,7 +55,7 @@ def test_without_pixel_spacing_no_millimetres_are_claimed(tmp_path, run):
         *("--image-size", 32, 32, "--fit", "crop", "--spacing", 1),
     )
     assert status == 2
-    assert "pixel size unknown, which `--spacing` needs" in error
+    assert "pixel size unknown, which the records' spacing needs" in error
 
 
 def test_any_series_is_ordered_along_its_own_normal(tmp_path):
