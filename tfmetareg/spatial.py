@@ -15,7 +15,7 @@ def warp(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     without the one's loop over the batch and the other's nested graphs.
 
     Args:
-        moving: (batch, height, width, channels) float32, at least 2 x 2 pixels.
+        moving: (batch, height, width, channels) float32.
         displacement: (batch, height, width, 2) float32, pixels, (row, column).
 
     Returns:
@@ -27,9 +27,11 @@ def warp(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     left, right = _cell(by_columns + tf.range(tf.cast(width, tf.float32)), width)
     first = tf.range(batch)[:, None, None] * height * width + top * width + left
     pixels = tf.reshape(moving, [-1, channels])
+    # An axis of one pixel has no next one.
+    next_row, next_column = width * tf.minimum(height - 1, 1), tf.minimum(width - 1, 1)
     above, below = (
-        _between(tf.gather(pixels, first + row), tf.gather(pixels, first + row + 1), right)
-        for row in (0, width)
+        _between(tf.gather(pixels, first + row), tf.gather(pixels, first + row + next_column), right)
+        for row in (0, next_row)
     )
     return _between(above, below, down)
 
@@ -38,7 +40,7 @@ def _cell(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The pixel before a position along an axis of that size, int32, and how far beyond it lies, 0 to 1."""
     last = tf.cast(size - 1, tf.float32)
     position = tf.clip_by_value(position, 0.0, last)
-    before = tf.stop_gradient(tf.minimum(tf.floor(position), last - 1.0))
+    before = tf.stop_gradient(tf.minimum(tf.floor(position), tf.maximum(last - 1.0, 0.0)))
     return tf.cast(before, tf.int32), position - before
 
 

@@ -79,6 +79,20 @@ def test_a_new_network_leaves_images_of_any_size_where_they_are(name, size):
     np.testing.assert_allclose(warped, pair.moving, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("features", "resolution", "size"),
+    [([[4], [4]], 2, (2, 2)), ([[4], [4]], 2, (2, 9)), ([[4] * 4, [4] * 4], 16, (2, 2))],
+    ids=str,
+)
+def test_a_velocity_on_a_grid_of_one_pixel_is_integrated(features, resolution, size):
+    options = {"features": features, "int_resolution": resolution, "int_steps": 2}
+    model = build_model("vxm_diffeomorphic", (SIZE, SIZE), **options)
+    pair = images(*size)
+    for outputs in (register_pair(model, pair), model.inverse(list(pair))):
+        assert [output.shape[1:3] for output in outputs] == [size, size]
+        assert all(np.isfinite(output).all() for output in outputs)
+
+
 @pytest.fixture(scope="module")
 def compiled(displacing):
     """The same in a graph that does not know the size."""

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfmetareg import cli
 from tfmetareg._compat import vxm
-from tfmetareg.models.weights import describe, load_model
+from tfmetareg.models.registry import build_model
+from tfmetareg.models.weights import describe, load_model, save_weights
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
 SMALL = [
@@ -103,6 +104,23 @@ def test_a_stage_starts_from_voxelmorphs_file_and_voxelmorph_reads_the_result(
     assert end.get_config()["int_steps"] == 3 and end.get_config()["inshape"] == [32, 32]
     changed = [np.abs(one - other).max() for one, other in zip(start, end.get_weights())]
     assert 0 < max(changed) < 0.1  # Trained from there, not from elsewhere.
+
+
+def test_every_row_has_the_network_of_the_file_that_pretraining_starts_from(theirs, records_root, tmp_path):
+    rows = ["--reproduce.rows=[model_unseen]", "--reproduce.shots=[]"]
+    assert run("reproduce", records_root, tmp_path, *rows, f"--pretrain.init={theirs}") == 0
+    assert describe(tmp_path / "model_unseen" / "model.h5") == describe(theirs)
+
+
+def test_two_files_of_different_networks_are_refused_before_anything_is_written(
+    theirs, records_root, tmp_path, capsys
+):
+    save_weights(build_model("cascade", (32, 32), features=[[4], [4]]), tmp_path / "other.h5")
+    files = [f"--pretrain.init={theirs}", f"--reptile.init={tmp_path / 'other.h5'}"]
+    assert run("reproduce", records_root, tmp_path / "run", *files) == 2
+    (line,) = errors(capsys)
+    assert "`pretrain.init`" in line and "`reptile.init`" in line and "hold different networks" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_features_that_the_user_gives_and_the_file_has_not_are_refused_with_the_table(

@@ -26,6 +26,10 @@ Field = Callable[[list[tf.Tensor]], tf.Tensor]
 
 _BUILDERS: dict[str, Callable[..., RegistrationModel]] = {}
 
+_SEQUENCES = (list, tuple, collections.abc.Sequence)
+# `X | Y` has a type of its own, from Python 3.10 on.
+_UNIONS = (Union, getattr(types, "UnionType", Union))
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -65,9 +69,12 @@ class RegistrationModel(tf.keras.Model):
 
     Attributes:
         architecture: what `build_model` built it from; None where it did not.
+        halo: beyond so many pixels from a point, a multiple of `stride`, nothing has a part in its
+            displacement; None where that is not known.
     """
 
     architecture: Optional[Architecture] = None
+    halo: Optional[int] = None
 
     def __init__(
         self,
@@ -178,7 +185,9 @@ def build_model(name: str, image_shape: tuple[int, int], **options: Any) -> Regi
             of another type or out of range.
     """
     chosen = checked_options(name, options)
-    model = _BUILDERS[name](image_shape, **options)
+    kinds = typing.get_type_hints(_BUILDERS[name])
+    given = {key: _of_type(value, kinds.get(key, Any)) for key, value in options.items()}
+    model = _BUILDERS[name](image_shape, **given)
     chosen.pop("precision", None)
     model.architecture = Architecture(name, chosen)
     return model
@@ -238,18 +247,33 @@ def _import_file(path: Path) -> types.ModuleType:
 
 def _fits(value: Any, kind: Any) -> bool:
     """Whether the value is of an annotated type: plain ones, sequences of them, Literal, Optional."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if kind is Any:
         return True
     if origin is Literal:
         return value in arguments
-    if origin is Union:
+    if origin in _UNIONS:
         return any(_fits(value, argument) for argument in arguments)
-    if origin in (list, collections.abc.Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(entry, arguments[0]) for entry in value)
+    if origin in _SEQUENCES:
+        if not isinstance(value, (list, tuple)):
+            return False
+        if origin is not tuple or arguments[1:] == (...,):
+            arguments = arguments[:1] * len(value)
+        # Without arguments, the entries may be anything.
+        return not arguments or (
+            len(arguments) == len(value) and all(_fits(*both) for both in zip(value, arguments))
+        )
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, (int, float) if kind is float else origin or kind)
+    return isinstance(value, (int, float) if kind is float else origin)
+
+
+def _of_type(value: Any, kind: Any) -> Any:
+    """The value that fits the type: tuples where it says so, which JSON and YAML hold as lists."""
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in _UNIONS:
+        return _of_type(value, next(argument for argument in arguments if _fits(value, argument)))
+    return tuple(value) if origin is tuple else value
 
 
 def _size(images: tf.Tensor) -> tuple[Any, Any]:

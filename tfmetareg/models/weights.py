@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import json
 import os
 import re
+import signal
 import warnings
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import h5py
 import keras
@@ -23,6 +25,8 @@ from tfmetareg.models.registry import Architecture, RegistrationModel, build_mod
 _DENSE = ("VxmDense", "VxmDenseSemiSupervisedSeg")
 _DEFAULTS = {"int_steps": 7, "int_resolution": 2, "svf_resolution": 1}
 
+_MOST_SECONDS_TO_READ = 60
+
 
 class _Stored(NamedTuple):
     """What a weights file holds.
@@ -30,13 +34,14 @@ class _Stored(NamedTuple):
     Attributes:
         layers: weights by layer, in the network's order; where they are a VxmDense's, under the names
             that one called vxm_dense gives them.
-        ours: network of this project that the file says to hold.
-        voxelmorphs: class of voxelmorph and its arguments that the file says to hold.
+        told: network that the file itself says to hold; None where it does not say, or holds another kind.
+        kind: Keras' class of the network, and its arguments; empty where they were not stored.
     """
 
     layers: dict[str, list[np.ndarray]]
-    ours: Optional[Architecture]
-    voxelmorphs: Optional[Architecture]
+    told: Optional[Architecture]
+    kind: str
+    arguments: dict[str, Any]
 
 
 def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
@@ -94,11 +99,16 @@ def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
     ]
     if broken:
         raise UserError(f"{path}: weights of {', '.join(broken)} are not finite; the file is damaged.")
-    told = _told(stored)
-    if told and model.architecture and told != model.architecture:
+    if stored.told and model.architecture and stored.told != model.architecture:
         warnings.warn(
-            f"{path}: trained as {told}; used here as {model.architecture}: "
+            f"{path}: trained as {stored.told}; used here as {model.architecture}: "
             "a start for training, but registered with it as it is, images will be off.",
+            stacklevel=2,
+        )
+    if stored.arguments.get("fill_value") is not None:
+        warnings.warn(
+            f"{path}: its `fill_value` ({stored.arguments['fill_value']}) is not used: what lies outside the "
+            "moving image has the value of the image's border here.",
             stacklevel=2,
         )
     for name, layer in layers.items():
@@ -110,24 +120,34 @@ def describe(path: Union[str, os.PathLike]) -> Architecture:
 
     Files of this project say so. Of voxelmorph's, the features are read from the
     layers, and how the field is integrated from the stored arguments; where
-    `save_weights` of Keras stored none, the field is taken for a displacement.
+    `save_weights` of Keras stored none, the field is taken for a displacement, with a warning.
 
     Raises:
         UserError: no such file, not a weights file, or neither a registered
             network nor a 2D VxmDense.
     """
     stored = _read(Path(path))
-    told = _told(stored) or (None if stored.voxelmorphs else _displacement_network(stored.layers))
+    told = stored.told
+    if not told and not stored.kind:
+        told = _displacement_network(stored.layers)
+        if told:
+            warnings.warn(
+                f"{path}: does not say whether its field is integrated, as voxelmorph's is by default; taken "
+                "for a displacement. Give `model.name`: vxm_dense for that, vxm_diffeomorphic if it is a "
+                "velocity.",
+                stacklevel=2,
+            )
     if told and told.name not in registered():
         raise UserError(
             f"{path}: holds the network {told.name}, which is not registered; "
             "name the file that registers it with `model.module`."
         )
     if not told:
-        kind = stored.voxelmorphs.name if stored.voxelmorphs else f"the layers {', '.join(stored.layers)}"
+        kind = stored.kind or f"the layers {', '.join(stored.layers)}"
         raise UserError(
-            f"{path}: holds {kind:.200}, neither a network that says what it is nor a 2D VxmDense; "
-            "name the network that it is for with `model.name`."
+            f"{path}: holds {kind:.200}, neither a network that says what it is nor a 2D VxmDense "
+            "for one-channel images with a field of their size; name the network that it is for with "
+            "`model.name`."
         )
     return told
 
@@ -152,27 +172,25 @@ def load_model(
     return model
 
 
-def _told(stored: _Stored) -> Optional[Architecture]:
-    """The network that the file itself says to hold; None where it does not say, or holds another kind."""
-    if stored.ours or not stored.voxelmorphs or stored.voxelmorphs.name not in _DENSE:
-        return stored.ours
-    network = _displacement_network(stored.layers)
-    arguments = {**_DEFAULTS, **stored.voxelmorphs.options}
-    if network and arguments["int_steps"]:
-        # Names of before, which still work in voxelmorph 0.2.
-        arguments["int_resolution"] = arguments.get("int_downsize") or arguments["int_resolution"]
-        arguments["svf_resolution"] = 2 if arguments.get("unet_half_res") else arguments["svf_resolution"]
-        integration = {name: int(arguments[name]) for name in _DEFAULTS}
+def _dense_network(layers: dict[str, list[np.ndarray]], arguments: dict[str, Any]) -> Optional[Architecture]:
+    """The VxmDense that has these layers and was given these arguments; None where no network here is it."""
+    network = _displacement_network(layers)
+    arguments = {**_DEFAULTS, **arguments}
+    # Names of before, which still work in voxelmorph 0.2.
+    arguments["int_resolution"] = arguments.get("int_downsize") or arguments["int_resolution"]
+    arguments["svf_resolution"] = 2 if arguments.get("unet_half_res") else arguments["svf_resolution"]
+    integration = {name: int(arguments[name]) for name in _DEFAULTS}
+    if network and integration["int_steps"]:
         return Architecture("vxm_diffeomorphic", {**network.options, **integration})
-    return network
+    return network if integration["svf_resolution"] == 1 else None
 
 
 def _displacement_network(layers: dict[str, list[np.ndarray]]) -> Optional[Architecture]:
-    """The VxmDense for images that has these layers, as far as they tell; None where none has."""
+    """The VxmDense for pairs of images that has these layers, as far as they tell; None where none has."""
     kernels = {name.replace("vxm_dense_unet_", ""): values[0] for name, values in layers.items()}
     encoder = [kernel for name, kernel in kernels.items() if name.startswith("enc_conv")]
     decoder = [kernel for name, kernel in kernels.items() if name.startswith("dec_")]
-    if not encoder or any(kernel.ndim != 4 for kernel in kernels.values()):
+    if not encoder or any(kernel.ndim != 4 for kernel in kernels.values()) or encoder[0].shape[2] != 2:
         return None
     options = {
         "features": [[kernel.shape[-1] for kernel in part] for part in (encoder, decoder)],
@@ -191,17 +209,51 @@ def _read(path: Path) -> _Stored:
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; train one, or name another.")
     try:
-        with h5py.File(path, "r") as file:
-            ours = json.loads(file.attrs["tfmetareg"]) if "tfmetareg" in file.attrs else None
-            theirs = json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else None
-            layers = _stored_layers(file)
-            return _Stored(
-                layers if ours else _named_as_usual(layers),
-                Architecture(ours["name"], ours["options"]) if ours else None,
-                Architecture(theirs["class_name"], theirs["config"]) if theirs else None,
-            )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        if not _can_be_read(path):
+            raise ValueError("it is damaged: reading it ends the program")
+        return _content(path)
+    except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable .h5 weights file ({error}).") from None
+
+
+def _can_be_read(path: Path) -> bool:
+    """Whether reading ends, in an error or not: some damage crashes h5py or keeps it busy for ever.
+
+    Tried in a fork, which holds the same memory and takes a fraction of a second.
+    """
+    child = os.fork()
+    if not child:
+        try:
+            faulthandler.disable()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_MOST_SECONDS_TO_READ)
+            _content(path)
+        finally:
+            os._exit(0)
+    return os.WIFEXITED(os.waitpid(child, 0)[1])
+
+
+def _content(path: Path) -> _Stored:
+    with h5py.File(path, "r") as file:
+        ours = _named(file.attrs, "tfmetareg", "name", "options")
+        kind, arguments = _named(file.attrs, "model_config", "class_name", "config") or ("", {})
+        layers = _stored_layers(file)
+    if ours:
+        return _Stored(layers, Architecture(*ours), kind, arguments)
+    layers = _named_as_usual(layers)
+    return _Stored(layers, _dense_network(layers, arguments) if kind in _DENSE else None, kind, arguments)
+
+
+def _named(
+    attributes: h5py.AttributeManager, key: str, name: str, options: str
+) -> Optional[tuple[str, dict]]:
+    """The name and options that a JSON object among the attributes holds; None where there is none."""
+    if key not in attributes:
+        return None
+    told = json.loads(attributes[key])
+    if not isinstance(told[name], str) or not isinstance(told[options], dict):
+        raise ValueError(f"its attribute {key} is not a network's")
+    return told[name], told[options]
 
 
 def _stored_layers(file: h5py.File) -> dict[str, list[np.ndarray]]:
@@ -211,7 +263,7 @@ def _stored_layers(file: h5py.File) -> dict[str, list[np.ndarray]]:
     group = file["model_weights"] if "model_weights" in file else file
     names = {name: group[name].attrs["weight_names"] for name in _text(group.attrs["layer_names"])}
     return {
-        name: [np.asarray(group[name][weight]) for weight in _text(weights)]
+        name: [np.asarray(group[name][weight][()], np.float32) for weight in _text(weights)]
         for name, weights in names.items()
         if len(weights)
     }
@@ -225,7 +277,9 @@ def _unnamed_layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
     """
     numbers = {name: int((re.findall(r"\d+$", name.replace("conv2d", "")) or [0])[0]) for name in group}
     values = [group[name]["vars"] for name in sorted(numbers, key=numbers.get) if len(group[name]["vars"])]
-    weights = [[np.asarray(part[str(index)]) for index in range(len(part))] for part in values]
+    weights = [
+        [np.asarray(part[str(index)][()], np.float32) for index in range(len(part))] for part in values
+    ]
     kernels = [layer[0].shape for layer in weights]
     joins = [place for place in range(1, len(kernels)) if kernels[place][-2] != kernels[place - 1][-1]]
     levels = joins[0] - 1 if joins else 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import errno
+import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Optional
 
@@ -13,7 +16,6 @@ import tensorflow as tf
 from tfmetareg.config import Config
 from tfmetareg.data.records import Records, examples
 from tfmetareg.errors import UserError
-from tfmetareg.files import published
 from tfmetareg.runs.preprocessing import find_preprocessing
 from tfmetareg.runs.run import build_network, find_weights
 from tfmetareg.schema import SPLITS
@@ -36,25 +38,38 @@ def run(config: Config, workdir: Path) -> Path:
     # It takes any size: the one it is built at leaves no trace. It may run anywhere: hence float32.
     model = build_network(dataclasses.replace(config.model, precision="float32"), (64, 64), path)
     preprocessing = find_preprocessing(path)
-    example = _recorded(config) if config.data.root else _phantom(preprocessing)
+    example = _example(config, preprocessing)
     folder = Path(workdir) / "export" / options.name
-    target = folder / str(_next_version(folder))
     try:
-        with contextlib.ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+            saved, converted = Path(temporary, "saved_model"), Path(temporary, "model.onnx")
+            save(model, _servable(preprocessing), saved, name=options.name, example=example)
             if options.onnx:
-                file = target.parent.with_name(f"{options.name}-{target.name}.onnx")
-                onnx.save(model, stack.enter_context(published(file)))
-            temporary = stack.enter_context(published(target))
-            save(model, _servable(preprocessing), temporary, name=options.name, example=example)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); name another --workdir.") from None
+                onnx.save(model, converted)
+            target = _publish_next_version(saved, folder)
+            if options.onnx:
+                os.replace(converted, folder.with_name(f"{options.name}-{target.name}.onnx"))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); name another --workdir."
+        ) from None
     print(f"Exported {path} to {target}", file=sys.stderr)
     return target
 
 
-def _next_version(folder: Path) -> int:
-    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit()]
-    return max(versions, default=0) + 1
+def _publish_next_version(saved: Path, folder: Path) -> Path:
+    """Moves a saved model to the number after the folder's highest, which others may raise meanwhile."""
+    while True:
+        names = [entry.name for entry in folder.iterdir()]
+        versions = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
+        target = folder / str(max(versions, default=0) + 1)
+        try:
+            os.rename(saved, target)
+            return target
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def _servable(preprocessing: Preprocessing) -> Optional[Preprocessing]:
@@ -70,6 +85,14 @@ def _servable(preprocessing: Preprocessing) -> Optional[Preprocessing]:
             file=sys.stderr,
         )
     return preprocessing
+
+
+def _example(config: Config, preprocessing: Preprocessing) -> Example:
+    """A pair of the records if they have the size that the weights were trained at, else an embedded one."""
+    example = _recorded(config) if config.data.root else None
+    if example and example.fixed.shape == tuple(preprocessing.image_size):
+        return example
+    return _phantom(preprocessing)
 
 
 def _recorded(config: Config) -> Example:

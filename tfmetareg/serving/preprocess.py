@@ -105,7 +105,15 @@ def place(picture: Picture, preprocessing: Preprocessing, name: str) -> Placed:
         preprocessing: of the records; `align` is left out.
         name: of the input.
     """
-    image = _one_channel(picture.pixels, preprocessing.colour)
+    pixels = picture.pixels
+    if preprocessing.intensity == "none" and preprocessing.colour == "luminance":
+        pixels = passed(
+            pixels,
+            tf.shape(pixels)[-1] < 3,
+            f"`{name}` must be grey, as its values are to be kept; got channels",
+            tf.shape(pixels)[-1],
+        )
+    image = _one_channel(pixels, preprocessing.colour)
     low, high = tf.reduce_min(image), tf.reduce_max(image)
     image = passed(image, low < high, f"`{name}` must not be constant; every pixel is", low)
     if preprocessing.intensity == "none":

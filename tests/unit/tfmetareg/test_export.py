@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tests.unit.tfmetareg.serving.conftest import FEATURES, displacing_network, 
 from tfmetareg.cli import main
 from tfmetareg.config import Config, Data, Export, Model
 from tfmetareg.data.records import examples
+from tfmetareg.errors import UserError
 from tfmetareg.models.weights import save_weights
 from tfmetareg.runs import export
 from tfrecords_builder.preprocess import Preprocessing
@@ -125,7 +128,34 @@ def test_each_export_takes_the_next_version(workdir, saved):
     assert exported(workdir).name == "2"
     (workdir / "export" / "tiny" / "10").mkdir()
     (workdir / "export" / "tiny" / "notes").mkdir()
+    (workdir / "export" / "tiny" / "²").mkdir()
     assert exported(workdir).name == "11"
+
+
+def test_an_export_takes_the_version_after_one_that_ends_before_it(workdir, monkeypatch):
+    """Whichever number the other takes, while this one saves or between its looking and renaming."""
+
+    def save(model, preprocessing, folder, **options):
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text("this")
+        other(1)
+
+    def other(version):
+        (workdir / "export" / "tiny" / str(version)).mkdir()
+        (workdir / "export" / "tiny" / str(version) / "saved_model.pb").write_text("other")
+
+    def rename(one, place):
+        if Path(place).name == "2":
+            other(2)
+        os.replace(one, place)
+
+    monkeypatch.setattr(export, "save", save)
+    monkeypatch.setattr(export.os, "rename", rename)
+    assert exported(workdir).name == "3"
+    written = {
+        path.name: path.joinpath("saved_model.pb").read_text() for path in workdir.glob("export/tiny/*")
+    }
+    assert written == {"1": "other", "2": "other", "3": "this"}
 
 
 def test_the_warm_up_pair_is_from_the_records(workdir, saved, records, records_root):
@@ -135,6 +165,14 @@ def test_the_warm_up_pair_is_from_the_records(workdir, saved, records, records_r
     np.testing.assert_array_equal(example.moving, np.rint(255 * expected["moving"][..., 0]))
     np.testing.assert_array_equal(example.fixed, np.rint(255 * expected["fixed"][..., 0]))
     np.testing.assert_array_equal(example.points, expected["fixed_landmarks"])
+
+
+def test_records_of_another_size_give_no_warm_up_pair(workdir, saved, records_root):
+    """Padding to a smaller size would refuse it."""
+    write_preprocessing(workdir / "finetune", Preprocessing((24, 24), fit="pad"))
+    exported(workdir, records_root)
+    _, example = saved[0]
+    assert example.moving.shape == example.fixed.shape == (24, 24)
 
 
 def test_without_records_the_warm_up_pair_is_embedded(workdir, saved):
@@ -173,7 +211,7 @@ def test_an_export_that_fails_leaves_nothing(workdir, monkeypatch):
 
     monkeypatch.setattr(export.onnx, "save", lambda model, path: path.write_text("a network"))
     monkeypatch.setattr(tf.saved_model, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="cannot be written .disk full."):
         exported(workdir, onnx=True)
     assert list((workdir / "export").rglob("*")) == [workdir / "export" / "tiny"]
 

@@ -57,6 +57,15 @@ def test_a_whole_shift_reads_further_down_and_right_and_repeats_the_border():
     np.testing.assert_array_equal(warp(moving, shift)[0, ..., 0], by_hand)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)], ids=str)
+def test_an_axis_of_one_pixel_is_its_own_border(shape):
+    image = tf.random.stateless_uniform((2, *shape, 3), [0, 1])
+    field = 3.0 * tf.random.stateless_normal((2, *shape, 2), [0, 2])
+    to_two = [(0, 0), *[(0, int(side == 1)) for side in shape], (0, 0)]
+    widened = warp(*[tf.constant(np.pad(array, to_two, "edge")) for array in (image, field)])
+    np.testing.assert_allclose(warp(image, field), widened[:, : shape[0], : shape[1]], atol=1e-6)
+
+
 def test_half_a_pixel_is_the_mean_of_two_neighbours():
     moving = np.array([[0, 4], [10, 20]], np.float32)[None, ..., None]
     half_down = np.broadcast_to(np.float32([0.5, 0]), (1, 2, 2, 2))

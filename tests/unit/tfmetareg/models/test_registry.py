@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,6 +86,39 @@ def test_a_registered_name_builds_with_its_own_options_and_is_not_given_twice(mo
     assert calls == [((8, 9), [[1], [1]])]
     with pytest.raises(ValueError, match="`still` is registered already"):
         register_model("still")(still)
+
+
+# Types of an option, values that fit and what the builder is handed for them, and values that do not fit.
+TYPES = {
+    "tuple of any length": (tuple[int, ...], [([1, 2, 3], (1, 2, 3)), ((1,), (1,)), ([], ())], [["a"], 3]),
+    "tuple of two": (tuple[int, float], [([1, 2.5], (1, 2.5))], [[1], [1, 2.5, 3], [1, "a"]]),
+    "tuple or nothing": (Optional[tuple[int, int]], [([1, 2], (1, 2)), (None, None)], [[1]]),
+    "list": (list[int], [([1], [1]), ([], [])], [["a"], "a"]),
+    "bare sequence": (Sequence, [([1, "a"], [1, "a"]), ([], [])], ["text", 3]),
+    "bare tuple": (tuple, [([1, "a"], (1, "a"))], ["text"]),
+}
+if sys.version_info >= (3, 10):
+    TYPES["one or the other"] = (int | None, [(1, 1), (None, None)], ["a", 1.5, True])
+
+
+@pytest.mark.parametrize("kind, fitting, others", TYPES.values(), ids=TYPES)
+def test_an_option_is_held_to_its_type(monkeypatch, kind, fitting, others):
+    monkeypatch.setattr("tfmetareg.models.registry._BUILDERS", {})
+    handed: list[Any] = []
+
+    @register_model("own")
+    def own(image_shape, *, option):
+        handed.append(option)
+        return RegistrationModel(tf.keras.Sequential(name="own"), None, 1)
+
+    own.__annotations__["option"] = kind
+    for value, expected in fitting:
+        model = build_model("own", (8, 8), option=value)
+        build_model("own", (8, 8), **model.architecture.options)  # As a weights file holds it.
+        assert handed[-2:] == [expected] * 2
+    for value in others:
+        with pytest.raises(UserError, match="`option` .* of own must be of type"):
+            build_model("own", (8, 8), option=value)
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfmetareg._compat import vxm
+from tfmetareg.config import Model
 from tfmetareg.errors import UserError
 from tfmetareg.models.registry import Architecture, build_model
 from tfmetareg.models.weights import describe, load_model, load_weights, save_weights
+from tfmetareg.runs.run import settle_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 FEATURES = [[4, 4], [4, 4, 4]]
@@ -57,6 +62,14 @@ def refused(model, path) -> str:
 def model():
     """A network that no refused file may change."""
     return build_model("vxm_dense", (32, 32), features=FEATURES)
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    """The file of that network."""
+    path = tmp_path_factory.mktemp("saved") / "model.h5"
+    save_weights(model, path)
+    return path
 
 
 def test_voxelmorph_loads_what_we_save(small_model, tmp_path):
@@ -150,6 +163,7 @@ def test_every_vxmdense_that_voxelmorph_saves_is_described_and_loads(tmp_path, a
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say whether")
 @pytest.mark.parametrize("file", ["theirs.h5", "theirs.weights.h5"])
 @pytest.mark.parametrize("features", [FEATURES, [[2, 3, 4], [5, 4, 3]], [[4], [4, 4]]], ids=str)
 def test_the_features_are_read_from_the_layers_where_only_weights_were_saved(tmp_path, file, features):
@@ -159,6 +173,47 @@ def test_the_features_are_read_from_the_layers_where_only_weights_were_saved(tmp
     assert describe(tmp_path / file).options["features"] == features
     for one, other in zip(load_model(tmp_path / file).get_weights(), theirs.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+def test_weights_alone_do_not_tell_of_an_integration_and_a_warning_says_so(tmp_path, recwarn):
+    vxm.networks.VxmDense((32, 32), FEATURES).save_weights(tmp_path / "theirs.h5")
+    with pytest.warns(
+        UserWarning, match="theirs.h5: does not say whether its field is integrated.*`model.na"
+    ):
+        assert describe(tmp_path / "theirs.h5").name == "vxm_dense"
+    recwarn.clear()
+    named = settle_network(Model(name="vxm_diffeomorphic"), tmp_path / "theirs.h5")
+    assert named.features == FEATURES and not recwarn.list
+
+
+def test_a_fill_value_is_not_used_and_a_warning_says_so(tmp_path):
+    theirs = vxm.networks.VxmDense((32, 32), FEATURES, int_steps=0, int_resolution=1, fill_value=0.0)
+    theirs.save(tmp_path / "theirs.h5")
+    with pytest.warns(UserWarning, match=r"theirs.h5: its `fill_value` \(0.0\) is not used"):
+        load_model(tmp_path / "theirs.h5")
+
+
+# Arguments of voxelmorph's VxmDense that no network here has, and what the refusal says.
+NOT_HERE = {
+    "a coarse field": (
+        {"int_steps": 0, "svf_resolution": 2},
+        "one-channel images with a field of their size",
+    ),
+    "colour images": ({"src_feats": 3, "trg_feats": 3}, "one-channel images"),
+    "a third of the size": (
+        {"int_resolution": 3, "inshape": (48, 48)},
+        "`int_resolution` (3) must be a power",
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments, message", NOT_HERE.values(), ids=NOT_HERE)
+def test_a_vxmdense_that_no_network_here_is_is_refused_with_the_reason(tmp_path, arguments, message):
+    theirs = vxm.networks.VxmDense(**{"inshape": (32, 32), "nb_unet_features": FEATURES, **arguments})
+    theirs.save(tmp_path / "theirs.h5")
+    with pytest.raises(UserError) as caught:
+        load_model(tmp_path / "theirs.h5")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_file_of_another_kind_of_network_is_refused_in_one_line(tmp_path):
@@ -227,6 +282,9 @@ def heaps_with_a_bad_free_list(whole: bytes) -> bytes:
     return b"HEAP".join([first, *[heap[:12] + b"\xf0\xff" + heap[14:] for heap in heaps]])
 
 
+# A variable-length type (class 9 of version 1) of texts (1).
+LIST_OF_TEXTS = b"layer_names\0\0\0\0\0\x19\x01"
+
 DAMAGE = {
     "emptied": cut(0),
     "cut in the header": cut(100),
@@ -239,6 +297,7 @@ DAMAGE = {
     "lost list of layers": lambda whole: whole.replace(b"layer_names", b"layer_nbmes"),
     "broken name": lambda whole: whole.replace(b"vxm_dense_flow", b"vxm_dense_fl\xffw"),
     "bad heaps": heaps_with_a_bad_free_list,
+    "a type that crashes h5py": lambda whole: whole.replace(LIST_OF_TEXTS, LIST_OF_TEXTS[:-1] + b"\x09"),
 }
 
 
@@ -260,6 +319,29 @@ def test_an_h5_file_of_something_else_is_refused_in_one_line(model, tmp_path):
     with h5py.File(tmp_path / "image.h5", "w") as file:
         file["volume"] = np.zeros((4, 4))
     message = refused(model, tmp_path / "image.h5")
+    assert "not a readable .h5 weights file" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["tfmetareg", "model_config"])
+@pytest.mark.parametrize("value", ["3", "[1]", "null", "{}", {"name": 1}, {"options": [1]}, "text"], ids=str)
+def test_an_attribute_that_names_no_network_is_refused_in_one_line(model, saved, tmp_path, key, value):
+    shutil.copyfile(saved, tmp_path / "model.h5")
+    if isinstance(value, dict):
+        whole = {"name": "vxm_dense", "options": {}, **value}
+        value = json.dumps({**whole, "class_name": whole["name"], "config": whole["options"]})
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        file.attrs[key] = value
+    message = refused(model, tmp_path / "model.h5")
+    assert "not a readable .h5 weights file" in message and "\n" not in message
+
+
+def test_a_group_in_place_of_a_weight_is_refused_in_one_line(model, saved, tmp_path):
+    shutil.copyfile(saved, tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        layer = file["model_weights/vxm_dense_flow/vxm_dense_flow"]
+        del layer["kernel:0"]
+        layer.create_group("kernel:0/0")
+    message = refused(model, tmp_path / "model.h5")
     assert "not a readable .h5 weights file" in message and "\n" not in message
 
 

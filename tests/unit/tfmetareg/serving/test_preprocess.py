@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import ndimage
 
+from tfmetareg.errors import UserError
 from tfmetareg.serving import preprocess
 from tfmetareg.serving.preprocess import decode, encode, place, unservable
 from tfrecords_builder import images, intensity
@@ -97,6 +98,17 @@ def test_luminance_becomes_what_the_builder_makes_of_it(tmp_path):
     preprocessing = Preprocessing((64, 48), colour="luminance")
     for name in ("colour", "8 bit", "grey and alpha"):
         assert greys_apart(FILES[name], tmp_path / "a.png", preprocessing).max() <= 1
+
+
+def test_luminance_whose_values_are_to_be_kept_is_refused_as_by_the_builder(tmp_path):
+    preprocessing = Preprocessing((64, 48), intensity="none", colour="luminance")
+    for name in ("8 bit", "grey and alpha"):
+        assert greys_apart(FILES[name], tmp_path / "a.png", preprocessing).max() <= 1
+    (tmp_path / "a.png").write_bytes(FILES["colour"])
+    with pytest.raises(UserError, match="intensity none"):
+        prepare_image(read_image(tmp_path / "a.png", "luminance"), preprocessing)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`moving` must be grey"):
+        place(decode(tf.constant(FILES["colour"]), "moving"), preprocessing, "moving")
 
 
 def test_rare_intensities_become_what_the_builder_makes_of_them(tmp_path):
