@@ -14,6 +14,16 @@ size=${SIZE:-"128 128"}
 align=${ALIGN:-affine}
 records=$work/records
 
+# Tasks that are there stay as they are; they must have been built alike.
+if [ -e "$records/manifest.json" ]; then
+    built=$("$python" -c 'import json, sys; manifest = json.load(open(sys.argv[1]))
+print(*manifest["image_shape"], manifest["preprocessing"].get("align", "none"))' "$records/manifest.json")
+    if [ "$built" != "$size $align" ]; then
+        echo "error: $records: built with SIZE and ALIGN \`$built\`, not \`$size $align\`; remove it or name another WORKDIR." >&2
+        exit 2
+    fi
+fi
+
 build() { # source input role task [options]
     source=$1 input=$2 role=$3 task=$4
     shift 4
@@ -38,7 +48,12 @@ for task in brain_t1w brain_t1gd brain_t2w abdomen_ct octa_6mm oasis_t1w; do
     ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1 || continue
     split=test # A task of one subject has all its pairs in the training split.
     ls "$records/$task"-test.tfrecord-* >/dev/null 2>&1 || split=train
-    "$python" train.py --mode evaluate --config "$config" --data.root "$records" --workdir "$work/tasks/$task" \
-        --evaluate.weights "$work/reptile/model.h5" --evaluate.method reptile \
-        --evaluate.task "$task" --evaluate.split "$split"
+    for weights in "$work/reptile/model.h5" "$work"/seed-*/reptile/model.h5; do # Several seeds have a folder each.
+        [ -e "$weights" ] || continue
+        folder=${weights%/reptile/model.h5} method=reptile
+        [ "$folder" = "$work" ] || method=reptile-${folder##*/}
+        "$python" train.py --mode evaluate --config "$config" --data.root "$records" \
+            --workdir "$work/tasks/$task" --evaluate.weights "$weights" --evaluate.method "$method" \
+            --evaluate.task "$task" --evaluate.split "$split"
+    done
 done

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfmetareg import metrics
 from tfmetareg.alignment import composed
+from tfmetareg.errors import UserError
 from tfmetareg.losses import local_ncc
 from tfmetareg.spatial import warp
 from tfmetareg.steps import LossFn
@@ -72,15 +73,22 @@ class Evaluator:
     everything is measured. The seconds are without those of the alignment.
     """
 
-    def __init__(self, register: Register, examples: tf.data.Dataset, loss_fn: LossFn):
+    def __init__(
+        self, register: Register, examples: tf.data.Dataset, loss_fn: LossFn, *, compiled: bool = True
+    ):
         """
         Args:
             register: (1, height, width, 1) pair -> warped, displacement.
             examples: as `data.records.examples` gives them.
-            loss_fn: (pair, warped, displacement) -> LossTerms.
+            loss_fn: (pair, warped, displacement) -> LossTerms, of what is registered.
+            compiled: whether `register` is TensorFlow's work; else it is called as it is.
+
+        Raises:
+            UserError: as `register` does, with the pair's name.
         """
         self._aligned = "aligned" in examples.element_spec
-        self._register, self._warp = tf.function(register), tf.function(warp)
+        self._register = tf.function(register) if compiled else register
+        self._warp = tf.function(warp)
         # Traces and warms up, so that no pair's time holds it.
         registered = self._registered(next(iter(examples)))
         # The number of landmarks varies from pair to pair; without a signature, each number would be traced.
@@ -109,10 +117,10 @@ class Evaluator:
     def register_and_measure(self, example: dict[str, tf.Tensor]) -> tuple[PairResult, tf.Tensor, tf.Tensor]:
         """One pair's figures, its warped image and its displacement."""
         began = time.perf_counter()
-        warped, displacement = self._registered(example)
+        warped, displacement, found = self._registered(example)
         warped.numpy()
         seconds = time.perf_counter() - began
-        measured = self._measure(example, warped, displacement)
+        measured = self._measure(example, warped, displacement, found)
         values: dict[str, Optional[float]] = {name: float(value) for name, value in measured.items()}
         for before, after in _OPTIONAL.items():
             if math.isnan(values[before]):  # Undefined before: the pair has no landmarks, spacing or labels.
@@ -126,14 +134,16 @@ class Evaluator:
         )
         return result, warped, displacement
 
-    def _registered(self, example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """The moving image warped by the whole displacement, and that displacement."""
-        pair = _batch(example)
+    def _registered(self, example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The moving image warped by the whole displacement, that displacement, and the part found here."""
+        try:
+            warped, found = self._register(_seen(example))
+        except UserError as error:
+            raise UserError(f"{example['key'].numpy().decode()}: {error}") from error
         if not self._aligned:
-            return self._register(pair)
-        _, displacement = self._register(pair._replace(moving=example["aligned"][None]))
-        whole = composed(displacement[0].numpy(), example["alignment"].numpy())[None]
-        return self._warp(pair.moving, whole), tf.constant(whole)
+            return warped, found, found
+        whole = composed(found[0].numpy(), example["alignment"].numpy())[None]
+        return self._warp(example["moving"][None], whole), tf.constant(whole), found
 
 
 def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> list[PairResult]:
@@ -201,13 +211,24 @@ def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
     return PairBatch(example["moving"][None], example["fixed"][None])
 
 
+def _seen(example: dict[str, tf.Tensor]) -> PairBatch:
+    """What is registered: the moving image after its alignment, where there is one."""
+    return PairBatch(example.get("aligned", example["moving"])[None], example["fixed"][None])
+
+
 def _measure(
-    loss_fn: LossFn, example: dict[str, tf.Tensor], warped: tf.Tensor, displacement: tf.Tensor
+    loss_fn: LossFn,
+    example: dict[str, tf.Tensor],
+    warped: tf.Tensor,
+    displacement: tf.Tensor,
+    found: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
     """All measures of a batch of one, as scalars; NaN where one does not apply.
 
-    The moving image, its labels and landmarks are as they were before any alignment.
+    The moving image, its labels and landmarks are as they were before any alignment; but the loss is the
+    trained one: of the aligned image, and of what was found after the alignment.
     """
+    seen = _seen(example)
     pair = _batch(example)
     landmarks = example["fixed_landmarks"], example["moving_landmarks"]
     labels = example["fixed_labels"], example["moving_labels"]
@@ -227,5 +248,5 @@ def _measure(
         "distance_mm": metrics.landmark_distance(after, *landmarks, example["moving_spacing"]),
         "dice_before": metrics.dice(before, *labels),
         "dice": metrics.dice(after, *labels),
-        "loss": loss_fn(pair, warped, displacement).total,
+        "loss": loss_fn(seen, warp(seen.moving, found), found).total,
     }

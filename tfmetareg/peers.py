@@ -35,7 +35,7 @@ def peer(name: str) -> Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]:
     package, make = _PEERS[name]
     try:
         find = make()
-    except ImportError:
+    except (ImportError, AttributeError):  # `itk` may be there without elastix.
         raise UserError(
             f"`{name}` needs the package {package}, which is not installed: `pip install 'tfmetareg[peers]'`."
         ) from None
@@ -46,11 +46,13 @@ def peer(name: str) -> Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]:
         except RuntimeError as error:
             print(f"note: {name} gives up on a pair: {' '.join(str(error).split())[-200:]}", file=sys.stderr)
             found = np.zeros([*fixed.shape[1:3], 2])
+        except Exception as error:
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{name} fails with {told}") from error
         return np.ascontiguousarray(found[None], np.float32)
 
     def register(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        found = tf.numpy_function(displacement, [pair.moving, pair.fixed], tf.float32)
-        found = tf.ensure_shape(found, [*pair.fixed.shape[:3], 2])
+        found = tf.constant(displacement(pair.moving.numpy(), pair.fixed.numpy()))
         return warp(pair.moving, found), found
 
     return register

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -118,7 +119,7 @@ def test_shots_take_few_pairs_and_equally_many_steps_from_every_start(whole):
     stages = card(whole / "shots")["stages"]
     assert set(stages) == set(results(whole / "shots")) == {"ours-4", "fine_tune-4", "matched-4", "scratch-4"}
     for name, entries in stages.items():
-        assert entries["gradient_steps"] == 8, name  # Six, up to a whole epoch.
+        assert entries["gradient_steps"] == 6, name  # One epoch and a half.
         assert decided(whole / "shots", name)["finetune.pairs"] == 4
     digests = [
         decided(whole / "shots", f"{kind}-4")["finetune.init (digest)"] for kind in ("ours", "matched")
@@ -141,6 +142,38 @@ def test_one_changed_key_touches_only_the_rows_that_depend_on_it(copy, records_r
         "results/ours_10.json",
     }
     assert (copy / "replaced" / "reptile-1" / "model.h5").is_file()
+    # What else depends on it was not asked for, and is of another configuration now.
+    assert set(ROWS) - set(results(copy)) == {"ours_long"}
+    assert set(results(copy / "shots")) == {"fine_tune-4", "matched-4", "scratch-4"}
+    assert (copy / "replaced" / "ours_long-1" / "model.h5").is_file()
+    assert (copy / "replaced" / "results-1" / "ours_long.csv").is_file()
+    assert (copy / "shots" / "replaced" / "ours-4-1" / "model.h5").is_file()
+    assert "Ours (long)" not in (copy / "report.html").read_text()
+
+
+def test_what_was_not_asked_for_is_kept_only_while_it_is_of_this_configuration(copy, records_root, capsys):
+    (copy / "ours_10" / "model.h5").unlink()  # Interrupted: it can be finished, its row cannot stand.
+    before = times(copy)
+    assert reproduce(records_root, copy, rows=["not_deformed"]) == 0
+    assert set(ROWS) - set(results(copy)) == {"ours_10"}
+    assert (copy / "ours_10" / "checkpoints").is_dir() and changed_files(before, copy) == set()
+
+    assert reproduce(records_root, copy, "--pretrain.steps=9", rows=["not_deformed"]) == 0
+    assert set(results(copy)) == {"not_deformed", "affine"}
+    assert set(results(copy / "shots")) == {"scratch-4"}
+    assert not list(copy.glob("*/model.h5")) and changed_files(before, copy) == set()
+    assert "not of this configuration, moved to" in capsys.readouterr().err
+    shown = json.loads((copy / "tables" / "shots.json").read_text())
+    assert {point["start"] for point in shown["points"]} == {"scratch"} and not shown["comparisons"]
+    assert not (copy / "tables" / "statistics.json").exists()
+
+
+def test_another_seed_leaves_the_first_one_in_its_folder(copy, records_root):
+    alone, before = results(copy), times(copy)
+    assert reproduce(records_root, copy, "--seed=1", rows=["not_deformed"]) == 0
+    assert changed_files(before, copy / "seed-0") == set() and results(copy / "seed-0") == alone
+    assert set(results(copy / "seed-1")) == {"not_deformed"}
+    assert not list(copy.rglob("replaced"))
 
 
 def test_an_interrupted_call_is_continued(records_root, tmp_path, monkeypatch, capsys):
@@ -222,6 +255,16 @@ def test_a_row_whose_package_is_missing_is_left_out_with_a_note(records_root, tm
     assert set(results(tmp_path)) == {"not_deformed"}
 
 
+def test_a_missing_package_is_told_before_the_training(records_root, tmp_path, monkeypatch, capsys):
+    def evaluate(run, options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows, "evaluate", evaluate)
+    monkeypatch.setitem(sys.modules, "itk", None)
+    assert reproduce(records_root, tmp_path, rows=["not_deformed", "elastix"]) == 130
+    assert "note: `elastix` needs the package itk-elastix" in capsys.readouterr().err
+
+
 def test_the_tables_of_the_report_lie_in_files(whole):
     tables = whole / "tables"
     record = json.loads((tables / "table.json").read_text())
@@ -273,4 +316,11 @@ def test_a_mistake_is_told_before_anything_is_written(records_root, tmp_path, ca
     assert reproduce(records_root, tmp_path / "run", option) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_shots_alone_need_the_meta_training(records_root, tmp_path, capsys):
+    options = ["--reproduce.rows=[transfer]", "--reptile.meta_batch_size=9"]
+    assert reproduce(records_root, tmp_path / "run", *options) == 2
+    assert "`reptile.meta_batch_size` (9) must be at most" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,13 @@ def task_pairs(
 
 
 def mixed_pairs(
-    records: Records, tasks: Sequence[str], *, batch_size: int, seed: int, target: str = ""
+    records: Records,
+    tasks: Sequence[str],
+    *,
+    batch_size: int,
+    seed: int,
+    target: str = "",
+    tasks_equally: bool = False,
 ) -> tf.data.Dataset:
     """Endless batches from the pooled tasks, each pair of the pool equally likely (pretraining).
 
@@ -35,6 +41,7 @@ def mixed_pairs(
         batch_size: pairs per batch.
         seed: decides on the order.
         target: a task whose split "finetune" joins the pool; none where empty.
+        tasks_equally: each task of the pool is equally likely instead, as in `episodes`, whatever its size.
 
     Returns:
         PairBatch, (batch_size, height, width, 1) uint8 as stored.
@@ -44,7 +51,8 @@ def mixed_pairs(
         pair_stream(records, task, split, batch_size=1, seed=seed + 2 * index)
         for index, (task, split) in enumerate(pool)
     ]
-    shares = tf.constant([float(records.pair_count(task, split)) for task, split in pool])
+    sizes = [1 if tasks_equally else records.pair_count(task, split) for task, split in pool]
+    shares = tf.constant(sizes, tf.float32)
 
     def choose(step: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_categorical(tf.math.log(shares)[None], 1, [seed, step])[0]

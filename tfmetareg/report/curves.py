@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,25 @@ def mean_curves(seeds: Sequence[Mapping[str, Lines]]) -> dict[str, list[dict[str
 def epochs_until(
     curves: Mapping[str, Lines], stage: str, other: str, measure: str = MEASURES[0]
 ) -> tuple[float, float] | None:
-    """First evaluated epoch at which a stage is as near as another at its end, and that one's last epoch.
+    """Epochs after which a stage, and another one itself, stay at the other's final value or below it.
 
     Returns:
-        The two; the first is infinite where it never gets there. None where a curve is missing.
+        The stage's epochs and the other's; the first is infinite where the stage ends above. None where a
+        curve is missing.
     """
     epochs, values = series(curves.get(stage, ()), "epoch", measure)
     other_epochs, other_values = series(curves.get(other, ()), "epoch", measure)
     if not len(epochs) or not len(other_epochs):
         return None
-    reached = epochs[values <= other_values[-1]]
-    return (float(reached[0]) if len(reached) else float("inf")), float(other_epochs[-1])
+    final = other_values[-1]
+    return _stays_below(epochs, values, final), _stays_below(other_epochs, other_values, final)
+
+
+def _stays_below(epochs: np.ndarray, values: np.ndarray, limit: float) -> float:
+    """The first epoch from which on no value is above the limit; infinite where the last one is."""
+    above = np.flatnonzero(values > limit)
+    first = above[-1] + 1 if len(above) else 0
+    return float(epochs[first]) if first < len(epochs) else math.inf
 
 
 def _mean_lines(seeds: Sequence[Lines]) -> list[dict[str, Any]]:

@@ -19,16 +19,20 @@ RATIOS = (
 )
 CURVES = (("ours_10", "fine_tune_10"), ("ours_long", "fine_tune_long"))
 SHARE_OF_EPOCHS = 0.4
-BETTER = (("ours_10", "matched_10"),)
+BETTER = (("ours_10", "matched_10"), ("ours-5", "matched-5"), ("ours-10", "matched-10"))
+MET = {True: "met", False: "not met", None: "–"}
 HEADINGS = ("Goal", "Value", "Met", "Paper")
 
 
 class Goal(NamedTuple):
-    """A goal, the value reached as text, whether that meets it, and the paper's value, if it has one."""
+    """A goal, the value reached as text, whether that meets it, and the paper's value, if it has one.
+
+    `met` is None where the runs cannot be compared.
+    """
 
     text: str
     value: str
-    met: bool
+    met: bool | None
     paper: float | None = None
 
 
@@ -37,7 +41,7 @@ def goals(results: Sequence[Result], found: Sequence[Comparison], curves: Mappin
 
     Args:
         results: the table's rows.
-        found: their paired comparisons.
+        found: their paired comparisons, and those of the shots.
         curves: evaluation lines by stage, as `curves.mean_curves` gives them.
     """
     distances = {result.method: result.distance_px.mean for result in results if result.distance_px}
@@ -47,7 +51,7 @@ def goals(results: Sequence[Result], found: Sequence[Comparison], curves: Mappin
 def goal_rows(found: Sequence[Goal]) -> list[tuple[str, ...]]:
     """The goals as a table of text, headings first."""
     papers = ["–" if goal.paper is None else f"{goal.paper:.2f}" for goal in found]
-    met = ["met" if goal.met else "not met" for goal in found]
+    met = [MET[goal.met] for goal in found]
     return [HEADINGS, *zip((goal.text for goal in found), (goal.value for goal in found), met, papers)]
 
 
@@ -79,11 +83,18 @@ def _epochs(curves: Mapping[str, Lines]) -> list[Goal]:
         epochs = epochs_until(curves, stage, other)
         if epochs is None:
             continue
-        reached, whole = epochs
-        share = reached / whole if whole else math.inf
-        value = "never" if math.isinf(reached) else f"{share:.2f} (epoch {reached:g} of {whole:g})"
         text = (
-            f"Epochs of {label(stage)} until {label(other)}'s final distance, ≤ {SHARE_OF_EPOCHS} of its own"
+            f"Epochs of {label(stage)} until it stays within {label(other)}'s final distance, "
+            f"≤ {SHARE_OF_EPOCHS} of its own"
         )
-        rows.append(Goal(text, value, share <= SHARE_OF_EPOCHS))
+        rows.append(Goal(text, *_share_of_epochs(*epochs)))
     return rows
+
+
+def _share_of_epochs(reached: float, own: float) -> tuple[str, bool | None]:
+    """The value as text, and whether it meets the goal; none where fine-tuning made the other no better."""
+    if math.isinf(reached):
+        return "never", False
+    if not own:
+        return "not comparable: its start is as near as its end", None
+    return f"{reached / own:.2f} (epoch {reached:g} against {own:g})", reached <= SHARE_OF_EPOCHS * own

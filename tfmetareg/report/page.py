@@ -97,9 +97,11 @@ def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
     workdir = Path(workdir)
     folder, table = workdir / "tables", build_table(results)
     found = comparisons(results)
-    aims = goals(results, found, mean_curves(read_seed_stages(workdir, results)))
     points, few = read_shots(workdir)
+    aims = goals(results, [*found, *few], mean_curves(read_seed_stages(workdir, results)))
     left_out = _read_run_card(workdir).get("left_out", {})
+    for name in ("statistics.md", "statistics.json", "shots.json"):
+        (folder / name).unlink(missing_ok=True)  # Of earlier results.
     write_text(folder / "table.md", to_markdown(table) + "".join(f"\n{note}\n" for note in _notes(left_out)))
     write_text(folder / "table.csv", to_csv(table))
     write_json(folder / "table.json", {"schema": 1, "rows": to_record(table), "left_out": left_out})
@@ -132,12 +134,12 @@ def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[Picture]:
     seeds = read_seed_stages(workdir, results)
     shots = [_shots(folder, points) for points in [read_shots(workdir)[0]] if points]
     return [
-        _overlays(folder, examples),
+        _overlays(folder, examples, _of_first(results)),
         _distances(folder, results),
         _curves(folder, mean_curves(seeds), len(seeds)),
         *shots,
         _field(folder, results, examples),
-        _training(folder, seeds[0]),
+        _training(folder, seeds[0], _of_first(results)),
     ]
 
 
@@ -198,7 +200,13 @@ def mismatches(results: Sequence[Result]) -> list[str]:
     return found
 
 
-def _overlays(folder: Path, examples: dict[str, Examples]) -> Picture:
+def _of_first(results: Sequence[Result]) -> str:
+    """A sentence for what shows one seed of several; empty where there is but one."""
+    seeds = next((result.seeds for result in results if len(result.seeds) > 1), ())
+    return f" Of the first seed, {seeds[0]}." if seeds else ""
+
+
+def _overlays(folder: Path, examples: dict[str, Examples], of_first: str) -> Picture:
     title = "Registered pairs"
     if not examples or not set.intersection(*(set(pairs.keys) for pairs in examples.values())):
         return Picture(title, "Left out: the results hold no example pairs that all methods share.")
@@ -213,7 +221,7 @@ def _overlays(folder: Path, examples: dict[str, Examples]) -> Picture:
             "right. The number below is the mean error over all landmarks of the pair, in pixels."
         )
     path = figures.save_figure(figures.figure_overlays(examples), folder / "overlays.png")
-    return Picture(title, text, path)
+    return Picture(title, text + of_first, path)
 
 
 def _distances(folder: Path, results: Sequence[Result]) -> Picture:
@@ -273,10 +281,10 @@ def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples
         "cross would be folds. Right: length of the displacement in pixels."
     )
     path = figures.save_figure(figures.figure_field(pairs), folder / "field.png")
-    return Picture(title, text, path)
+    return Picture(title, text + _of_first(results), path)
 
 
-def _training(folder: Path, stages: dict[str, list[dict[str, Any]]]) -> Picture:
+def _training(folder: Path, stages: dict[str, list[dict[str, Any]]], of_first: str) -> Picture:
     title = "Training"
     if not any(line.get("total") is not None for lines in stages.values() for line in lines):
         return Picture(title, "Left out: no stage of this work directory logged its loss.")
@@ -286,7 +294,7 @@ def _training(folder: Path, stages: dict[str, list[dict[str, Any]]]) -> Picture:
         "smoothness."
     )
     path = figures.save_figure(figures.figure_training(stages), folder / "training.png")
-    return Picture(title, text, path)
+    return Picture(title, text + of_first, path)
 
 
 def _notes(left_out: Mapping[str, str]) -> list[str]:

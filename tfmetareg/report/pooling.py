@@ -71,7 +71,8 @@ def pooled_record(records: Sequence[dict[str, Any]], tables: Sequence[list[dict[
             "max": float(np.max([record["folding_percent"]["max"] for record in records])),
         },
         "seconds_per_pair": {
-            "median": float(np.median([record["seconds_per_pair"]["median"] for record in records]))
+            name: float(np.median([record["seconds_per_pair"][name] for record in records]))
+            for name in first["seconds_per_pair"]
         },
         "seeds": [record["seed"] for record in records],
         "over_seeds": {name: _over_seeds([record[name]["mean"] for record in records]) for name in spreads},

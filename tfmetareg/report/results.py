@@ -124,6 +124,7 @@ class Result:
             mean over pairs, in percent.
         folding_percent_max: the same of the worst pair.
         seconds_per_pair: median time to register a pair.
+        seconds_alignment: median time of the alignment in it; None without one.
         scores_path, examples_path: files of the pairs beside the JSON file.
         seeds: where several are pooled, those.
         seed_distances: mean landmark distance of each of them, in pixels.
@@ -144,6 +145,7 @@ class Result:
     folding_percent: float | None
     folding_percent_max: float | None
     seconds_per_pair: float | None
+    seconds_alignment: float | None
     scores_path: Path
     examples_path: Path
     seeds: tuple[int, ...] = ()
@@ -313,6 +315,8 @@ def _result(record: dict[str, Any], path: Path) -> Result:
         folding_percent=_number(folding["mean"]),
         folding_percent_max=_number(folding["max"]),
         seconds_per_pair=_number(record["seconds_per_pair"]["median"]),
+        # Null without an alignment, missing in results of before.
+        seconds_alignment=_number(record["seconds_per_pair"].get("alignment_median") or None),
         scores_path=path.with_name(str(record["per_pair"])),
         examples_path=path.with_name(f"{path.stem}.examples.npz"),
         seeds=tuple(record.get("seeds", ())),

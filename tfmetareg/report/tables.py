@@ -103,6 +103,12 @@ COLUMNS = (
         min,
         frozenset({"not_deformed"}),
     ),
+    Column(
+        "of it alignment",
+        ("ms_per_pair_alignment",),
+        lambda result: _milliseconds_cell(result.seconds_alignment),
+        optional=True,
+    ),
 )
 
 

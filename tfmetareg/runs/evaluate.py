@@ -94,7 +94,8 @@ def _measured(run: Run, task: str, options: Evaluate) -> tuple[Evaluator, list[P
     register = _register(run, options.weights)
     pairs = examples(run.records, task, options.split)
     if not _aligns(run, options.weights):
-        evaluator = Evaluator(register, unaligned(pairs), run.loss_fn())
+        compiled = options.weights not in PEERS
+        evaluator = Evaluator(register, unaligned(pairs), run.loss_fn(), compiled=compiled)
         return evaluator, evaluator()
     alignments, seconds = measured_alignments(run, task, options.split)
     if run.records.manifest.align == "none":

@@ -28,15 +28,21 @@ def run(config: Config, workdir: Path) -> Path:
     return finetune(open_run(config, workdir))
 
 
-def finetune(run: Run, options: Optional[Finetune] = None) -> Path:
-    """The stage itself, for a run that is open; `options` stand in for the configuration's."""
+def finetune(run: Run, options: Optional[Finetune] = None, *, steps: int = 0) -> Path:
+    """The stage itself, for a run that is open.
+
+    Args:
+        run: work directory, configuration and data.
+        options: stand in for the configuration's.
+        steps: gradient steps, in place of `options.epochs`; 0 for those epochs.
+    """
     options, loss_fn = options or run.config.finetune, run.loss_fn()
     if not run.target:
         raise UserError(f"{run.records.root}: holds no target task; build one with --role target.")
     pairs = run.records.pair_count(run.target, "finetune")
     pairs = min(options.pairs or pairs, pairs)
     steps_per_epoch = pairs / options.batch_size
-    total_steps = math.ceil(options.epochs * steps_per_epoch)
+    total_steps = steps or math.ceil(options.epochs * steps_per_epoch)
 
     def build(model: RegistrationModel) -> Training:
         def watch(log: MetricsLog) -> OnMetrics:
@@ -67,6 +73,7 @@ def finetune(run: Run, options: Optional[Finetune] = None) -> Path:
         gradient_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         options=options,
+        further={"steps": steps} if steps else {},
     )
 
 

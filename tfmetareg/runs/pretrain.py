@@ -22,7 +22,9 @@ def pretrain(run: Run) -> Path:
     return joint_training(run, "pretrain", run.config.pretrain)
 
 
-def joint_training(run: Run, name: str, options: Pretrain, *, target: str = "") -> Path:
+def joint_training(
+    run: Run, name: str, options: Pretrain, *, target: str = "", tasks_equally: bool = False
+) -> Path:
     """Trains on the pooled source tasks as the stage `name`; returns the path of the weights.
 
     Args:
@@ -30,6 +32,7 @@ def joint_training(run: Run, name: str, options: Pretrain, *, target: str = "") 
         name: the stage's folder.
         options: its schedule.
         target: a task whose fine-tuning pairs join the pool; none where empty.
+        tasks_equally: each task, in place of each pair, is drawn equally often.
     """
     if not run.sources:
         raise UserError(f"{run.records.root}: holds no source task; build one with --role source.")
@@ -41,6 +44,7 @@ def joint_training(run: Run, name: str, options: Pretrain, *, target: str = "") 
             batch_size=options.batch_size,
             seed=run.config.seed,
             target=target,
+            tasks_equally=tasks_equally,
         )
         return plain_training(
             model,
@@ -61,4 +65,5 @@ def joint_training(run: Run, name: str, options: Pretrain, *, target: str = "") 
         total_steps=options.steps,
         gradient_steps=options.steps,
         options=options,
+        further={"tasks_equally": True} if tasks_equally else {},
     )

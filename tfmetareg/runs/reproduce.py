@@ -1,23 +1,26 @@
 """The paper's comparison: trains what each row needs, measures it, for every seed, and draws the report.
 
 One seed works in the work directory itself, several in `seed-<s>/` each, and the work directory holds their
-results together. Everything is kept: a second call does what is missing, or what a changed key touches; a
-stage begun with another configuration goes to `replaced/`. Rows that are not asked for stay as they are.
+results together. Everything is kept: a second call does what is missing, or what a changed key touches.
+Stages and rows of another configuration go to `replaced/`, asked for or not; others stay as they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from tfmetareg.config import Config
 from tfmetareg.errors import UserError
+from tfmetareg.peers import PEERS, peer
 from tfmetareg.report.pooling import pool_results
 from tfmetareg.runs.evaluate import show
-from tfmetareg.runs.rows import Stages, measure
+from tfmetareg.runs.rows import UNTRAINED, Stages, measure, set_aside_outdated
 from tfmetareg.runs.run import Run, open_run, read_card
-from tfmetareg.runs.shots import make_shots
+from tfmetareg.runs.shots import make_shots, set_aside_outdated_shots
 
 # What a work directory of one seed holds, apart from what is made of it again at once.
 # The run card last: it tells what else there is to move.
@@ -30,9 +33,10 @@ def run(config: Config, workdir: Path) -> None:
     """Makes every row of `config.reproduce.rows` for every seed, in `workdir`, and prints the table."""
     workdir = Path(workdir)
     seeds = seeds_of(config)
-    opened = _open(config, workdir, seeds[0])
+    opened = _with_network(_open(config, workdir, seeds[0]))
     _check(opened)
-    if len(seeds) == 1 and not list(workdir.glob("seed-*")):
+    _tell_missing_peers(config.reproduce.rows)
+    if seeds == [_only_seed(workdir, seeds[0])]:
         _make(opened)
     else:
         _make_seeds(opened, seeds)
@@ -50,8 +54,32 @@ def seeds_of(config: Config) -> list[int]:
     return list(seeds) if isinstance(seeds, list) else [config.seed + number for number in range(seeds)]
 
 
+def _only_seed(workdir: Path, default: int) -> Optional[int]:
+    """The seed of a work directory of one seed, `default` of a new one; None where each has its folder."""
+    if list(workdir.glob("seed-*")):
+        return None
+    card = read_card(workdir)
+    return card.get("seed", default) if card.get("stages") else default
+
+
 def _open(config: Config, workdir: Path, seed: int) -> Run:
     return open_run(dataclasses.replace(config, seed=seed), workdir)
+
+
+def _with_network(run: Run) -> Run:
+    """The run with the network of the weights files that its stages start from, the same for every row.
+
+    Raises:
+        UserError: two files hold different networks.
+    """
+    named = {f"{one}.init": getattr(run.config, one).init for one in ("pretrain", "reptile")}
+    files = {key: run.weights(init) for key, init in named.items() if Path(init).suffix == ".h5"}
+    settled = {key: run.starting_from(file) for key, file in files.items()}
+    networks = [one.config.model for one in settled.values()]
+    if networks[1:] and networks[0] != networks[1]:
+        told = " and ".join(f"`{key}` ({file})" for key, file in files.items())
+        raise UserError(f"{told} hold different networks, and every row needs the same; name one of them.")
+    return next(iter(settled.values()), run)
 
 
 def _check(run: Run) -> None:
@@ -65,12 +93,27 @@ def _check(run: Run) -> None:
         raise UserError(f"{root}: holds no target task; build one with --role target.")
     for split in ("finetune", "test"):
         run.records.shards(target, split)
+    asked = run.config.reproduce
+    trains = bool(asked.shots) or not set(asked.rows) <= set(UNTRAINED)
+    if trains and not run.sources:
+        raise UserError(f"{root}: holds no source task; build one with --role source.")
     m = run.config.reptile.meta_batch_size
-    if m > len(run.sources) and any(row.startswith("ours") for row in run.config.reproduce.rows):
+    meta_trains = bool(asked.shots) or any(row.startswith("ours") for row in asked.rows)
+    if meta_trains and m > len(run.sources):
         raise UserError(
             f"`reptile.meta_batch_size` ({m}) must be at most the number of source tasks "
             f"({len(run.sources)}: {', '.join(run.sources)})."
         )
+
+
+def _tell_missing_peers(rows: Sequence[str]) -> None:
+    """Says which peers are not installed before hours of training, not after."""
+    for row in rows:
+        if row in PEERS:
+            try:
+                peer(row)
+            except UserError as error:
+                print(f"note: {error}", file=sys.stderr)
 
 
 def _make(run: Run) -> None:
@@ -88,6 +131,8 @@ def _make(run: Run) -> None:
             print(f"{row}: left out, {error}", file=sys.stderr)
     run.note(left_out=left_out)
     make_shots(stages)
+    set_aside_outdated(run)
+    set_aside_outdated_shots(run)
 
 
 def _make_seeds(first: Run, seeds: list[int]) -> None:

@@ -5,10 +5,11 @@ Stages, each a folder of the work directory:
 - `pretrain`: `pretrain.steps` gradient steps on the pooled source tasks.
 - `reptile`: meta-training from there.
 - `matched`, the control for `reptile`: joint training on the pooled source tasks from the same start, with
-  exactly as many gradient steps and pairs in each, the inner loop's optimizer and rate, annealed as alpha is.
+  exactly as many gradient steps and pairs in each, the inner loop's optimizer and rate, annealed as alpha is,
+  and each task drawn equally often, as in the meta-training.
 - `model_unseen`: one joint training from random weights with as many gradient steps as `pretrain` and
   `reptile` took together, on the schedule of `pretrain`; `model_seen`: the same with the target's
-  fine-tuning pairs in the pool, each pair of which is equally likely.
+  fine-tuning pairs in the pool. In these and in `pretrain`, each pair of the pool is drawn equally often.
 - `fine_tune_10`, `ours_10`, `matched_10`: ten epochs on the target's fine-tuning pairs, after `pretrain`,
   `reptile` or `matched`; `fine_tune_long`, ...: `reproduce.long_epochs` epochs.
 
@@ -19,21 +20,25 @@ training, every other row is the stage of its name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import shutil
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, get_args
 
-from tfmetareg.config import Config, Evaluate, Pretrain
+from tfmetareg.config import Config, Evaluate, Pretrain, Rows
 from tfmetareg.device import resolve_precision
+from tfmetareg.errors import UserError
 from tfmetareg.files import published, sha256, write_json
 from tfmetareg.runs.evaluate import evaluate
 from tfmetareg.runs.finetune import finetune
 from tfmetareg.runs.pretrain import joint_training, pretrain
 from tfmetareg.runs.reptile import meta_train
-from tfmetareg.runs.run import Run
+from tfmetareg.runs.run import NotTrainedError, Run, unused
 
 SHORT = 10
 # The stage that each kind of row is fine-tuned from.
@@ -42,6 +47,8 @@ STARTS = {"fine_tune": "pretrain", "ours": "reptile", "matched": "matched", "scr
 _WEIGHTS = {"not_deformed": "none", "transfer": "pretrain"}
 UNTRAINED = ("not_deformed", "affine", "elastix", "syn")
 _LONG_EVALUATIONS = 40
+# A result's files; the one that stands for it last.
+_RESULT_FILES = (".csv", ".examples.npz", ".json")
 
 
 class Stages:
@@ -66,7 +73,7 @@ class Stages:
         if stage == "reptile":
             return meta_train(self.run)
         if stage == "matched":
-            return joint_training(self.run, stage, matched_schedule(config))
+            return joint_training(self.run, stage, matched_schedule(config), tasks_equally=True)
         if stage in ("model_seen", "model_unseen"):
             target = self.run.target if stage == "model_seen" else ""
             return joint_training(self.run, stage, whole_schedule(config), target=target)
@@ -126,10 +133,8 @@ def measure_weights(run: Run, weights: str, method: str, path: Optional[Path], e
         path: the file behind `weights`, None where there is none.
         examples: pairs kept whole for the figures; 0 for as many as configured.
     """
-    options = dataclasses.replace(run.config.evaluate, weights=weights, method=method, task="", split="test")
-    if examples:
-        options = dataclasses.replace(options, examples=examples)
-    result = run.workdir / "results" / f"{method}.json"
+    options = _measuring(run, weights, method, examples)
+    result = _result(run, method)
     depends_on = _digest(run, options, path)
     if _is_of(result, depends_on):
         return result
@@ -145,6 +150,75 @@ def measure_weights(run: Run, weights: str, method: str, path: Optional[Path], e
     return result
 
 
+def set_aside_outdated(run: Run) -> None:
+    """Moves stages and rows of another configuration to `replaced/`, whether they were asked for or not.
+
+    The report is drawn from all that a work directory holds: what stays is of one configuration.
+    """
+    stages = Stages(dataclasses.replace(run, trains=False))
+    rows = get_args(Rows)
+    paths = {
+        stage: weights_if_current(run, stage, functools.partial(stages.weights, stage))
+        for stage in ("pretrain", "reptile", *rows)
+        if run.decided(stage)
+    }
+    outdated = []
+    for row in rows:
+        weights = _WEIGHTS.get(row, row)
+        path = paths.get(weights)
+        if (path is None and row not in UNTRAINED) or not is_measured(run, weights, row, path):
+            outdated.append(row)
+    set_aside_results(run, outdated)
+
+
+def weights_if_current(run: Run, stage: str, find: Callable[[], Path]) -> Optional[Path]:
+    """The weights of a stage of `run` if it is finished; one of another configuration is set aside.
+
+    Args:
+        run: work directory of the stage.
+        stage: its name.
+        find: trains it, for a run that does not train.
+    """
+    try:
+        return find()
+    except UserError as error:
+        # Begun as configured, it can still be finished; unless what it starts from is not there any more.
+        if not isinstance(error, NotTrainedError) or error.stage != stage:
+            run.set_aside(stage)
+        return None
+
+
+def is_measured(run: Run, weights: str, method: str, path: Optional[Path], examples: int = 0) -> bool:
+    """Whether `measure_weights` would find its result there."""
+    options = _measuring(run, weights, method, examples)
+    return _is_of(_result(run, method), _digest(run, options, path))
+
+
+def set_aside_results(run: Run, methods: Iterable[str]) -> None:
+    """Moves the results of these names that there are to a new folder in `replaced/`."""
+    found = [method for method in methods if _result(run, method).is_file()]
+    if not found:
+        return
+    place = unused(run.workdir / "replaced" / "results")
+    place.mkdir(parents=True)
+    for method in found:
+        for suffix in reversed(_RESULT_FILES):
+            path = _result(run, method).with_suffix(suffix)
+            if path.is_file():
+                path.rename(place / path.name)
+    print(f"{', '.join(found)}: not of this configuration, moved to {place}", file=sys.stderr)
+
+
+def _result(run: Run, method: str) -> Path:
+    return run.workdir / "results" / f"{method}.json"
+
+
+def _measuring(run: Run, weights: str, method: str, examples: int) -> Evaluate:
+    """How a row is measured."""
+    options = dataclasses.replace(run.config.evaluate, weights=weights, method=method, task="", split="test")
+    return dataclasses.replace(options, examples=examples) if examples else options
+
+
 def _is_of(result: Path, depends_on: str) -> bool:
     return result.is_file() and json.loads(result.read_text()).get("depends_on") == depends_on
 
@@ -152,7 +226,7 @@ def _is_of(result: Path, depends_on: str) -> bool:
 def _copy_result(result: Path, place: Path) -> None:
     """Takes over what another seed measured without any training."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".csv", ".examples.npz", ".json"):
+    for suffix in _RESULT_FILES:
         with published(place.with_suffix(suffix)) as temporary:
             shutil.copyfile(result.with_suffix(suffix), temporary)
 
@@ -170,11 +244,6 @@ def _digest(run: Run, options: Evaluate, path: Optional[Path]) -> str:
     return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def shot_epochs(config: Config, pairs: int, whole: int) -> int:
-    """Epochs over `pairs` that make `reproduce.shot_steps` gradient steps, rounded up to whole epochs.
-
-    Where that is 0, as many as ten epochs of all `whole` pairs.
-    """
-    batch = config.finetune.batch_size
-    steps = config.reproduce.shot_steps or math.ceil(SHORT * whole / batch)
-    return math.ceil(steps * batch / pairs)
+def shot_steps(config: Config, whole: int) -> int:
+    """Gradient steps of every point: `reproduce.shot_steps`, or as many as ten epochs of `whole` pairs."""
+    return config.reproduce.shot_steps or math.ceil(SHORT * whole / config.finetune.batch_size)

@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional
@@ -40,6 +41,14 @@ DEFAULT_NETWORK = "vxm_dense"
 _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "tensorflow-addons", "numpy")
 
 
+class NotTrainedError(UserError):
+    """A stage is not finished, and nothing may be trained."""
+
+    def __init__(self, stage: str):
+        super().__init__(f"{stage}: not trained yet.")
+        self.stage = stage
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One work directory under one configuration, with its data opened.
@@ -47,6 +56,8 @@ class Run:
     Attributes:
         replaces: whether a stage that was begun with another configuration is set
             aside and trained anew, in place of being refused.
+        trains: whether a stage that is not finished is trained, in place of being
+            reported as `NotTrainedError`.
     """
 
     config: Config
@@ -55,6 +66,7 @@ class Run:
     sources: tuple[str, ...]
     target: str
     replaces: bool = False
+    trains: bool = True
 
     def model(self) -> RegistrationModel:
         """The configured network with fresh weights, the same for the same seed."""
@@ -88,12 +100,12 @@ class Run:
         path = self.workdir / stage / "checkpoints" / "config.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def set_aside(self, stage: str, *, unless: dict[str, Any]) -> None:
+    def set_aside(self, stage: str, *, unless: Optional[dict[str, Any]] = None) -> None:
         """Moves a stage to `replaced/`, unless it was trained with just this configuration."""
         found = self.decided(stage)
         if not found or found == json.loads(json.dumps(unless)):
             return
-        place = _unused(self.workdir / "replaced" / stage)
+        place = unused(self.workdir / "replaced" / stage)
         place.parent.mkdir(parents=True, exist_ok=True)
         (self.workdir / stage).rename(place)
         stages = read_card(self.workdir).get("stages", {})
@@ -142,7 +154,7 @@ def read_card(workdir: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
     """The path with the lowest number behind it that makes it new."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
     return next(candidate for candidate in numbered if not candidate.exists())
@@ -179,7 +191,10 @@ def _stored_network(options: Model, weights: Optional[Path]) -> Architecture:
     """The network that the file holds; the configured one where there is no file or it does not tell."""
     if weights and weights.is_file():
         try:
-            return describe(weights)
+            with warnings.catch_warnings():
+                if options.name:  # Then the file need not tell.
+                    warnings.simplefilter("ignore", UserWarning)
+                return describe(weights)
         except UserError:
             if not options.name:
                 raise

@@ -24,7 +24,7 @@ from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.models.weights import load_weights, save_weights
 from tfmetareg.optim import build_optimizer
 from tfmetareg.runs.preprocessing import write_preprocessing
-from tfmetareg.runs.run import Run
+from tfmetareg.runs.run import NotTrainedError, Run
 from tfmetareg.steps import LossFn, gradient_step
 
 
@@ -82,6 +82,7 @@ def train_stage(
     gradient_steps: int,
     steps_per_epoch: Optional[float] = None,
     options: Optional[Union[Pretrain, Finetune]] = None,
+    further: Optional[dict[str, Any]] = None,
 ) -> Path:
     """Trains a stage to its end, resuming where an earlier run stopped.
 
@@ -96,6 +97,7 @@ def train_stage(
         gradient_steps: gradient steps in all, for the run card.
         steps_per_epoch: for the epochs in the log.
         options: stand in for the section of the configuration.
+        further: what decides on the weights beside the configuration.
 
     Returns:
         Path of the stage's `model.h5`. A finished stage is left as it is.
@@ -103,17 +105,24 @@ def train_stage(
     Raises:
         UserError: the start weights are missing or do not fit, or the stage was
             begun with another configuration and `run.replaces` is not set.
+        NotTrainedError: `run.trains` is not set and the stage not finished.
     """
     start_weights = None if init == "scratch" else run.weights(init)
     run = run.starting_from(start_weights)
-    fingerprint = _fingerprint(run, section, options or getattr(run.config, section), tasks, start_weights)
+    fingerprint = {
+        **_fingerprint(run, section, options or getattr(run.config, section), tasks, start_weights),
+        **(further or {}),
+    }
     if run.replaces:
         run.set_aside(name, unless=fingerprint)
     checkpoints = Checkpoints(run.workdir / name / "checkpoints", fingerprint, run.config.checkpoint_seconds)
     finished = run.stage_weights(name)
     if finished.is_file():
-        print(f"{name}: finished already, {finished}", file=sys.stderr)
+        if run.trains:
+            print(f"{name}: finished already, {finished}", file=sys.stderr)
         return finished
+    if not run.trains:
+        raise NotTrainedError(name)
     run.begin()
     model = run.model()
     if start_weights:

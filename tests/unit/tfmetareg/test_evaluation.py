@@ -17,6 +17,7 @@ from tfmetareg.data.records import examples, realigned, unaligned
 from tfmetareg.evaluation import Evaluator, PairResult, summary, to_csv, undeformed, with_alignment_time
 from tfmetareg.losses import registration_loss
 from tfmetareg.spatial import warp
+from tfmetareg.types import PairBatch
 
 
 def result(key: str, **changes) -> PairResult:
@@ -212,6 +213,14 @@ def test_the_network_sees_the_aligned_image(turned_target):
     example = next(iter(turned_target))
     np.testing.assert_array_equal(seen[-1][0], example["aligned"])
     assert np.abs(example["aligned"] - example["moving"]).mean() > 0.05
+
+
+def test_the_loss_is_the_trained_one_of_the_aligned_image(turned_target):
+    evaluator = Evaluator(shifted_back, turned_target, registration_loss)
+    for example in turned_target:
+        pair = PairBatch(example["aligned"][None], example["fixed"][None])
+        expected = registration_loss(pair, *shifted_back(pair)).total
+        assert evaluator.register_and_measure(example)[0].loss == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_other_alignments_take_the_place_of_the_stored_ones(turned_target):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from PIL import Image
 from tests.unit.tfmetareg.conftest import vessels
 from tfmetareg import peers
 from tfmetareg.alignment import resample, to_moving
+from tfmetareg.data.records import examples
 from tfmetareg.errors import UserError
+from tfmetareg.evaluation import Evaluator
+from tfmetareg.losses import registration_loss
 from tfmetareg.peers import PEERS, peer
 from tfmetareg.spatial import displace_points, warp
 from tfmetareg.types import PairBatch
@@ -28,7 +32,7 @@ def register(request):
     """Each peer; skipped where it is not installed."""
     if importlib.util.find_spec(PACKAGES[request.param]) is None:
         pytest.skip(f"{request.param} is not installed: pip install -e '.[peers]'")
-    return tf.function(peer(request.param))
+    return peer(request.param)
 
 
 def batch(*images: np.ndarray) -> PairBatch:
@@ -78,6 +82,23 @@ def test_a_peer_that_gives_up_leaves_the_pair_and_says_so(monkeypatch, capsys):
     displacement = peer("elastix")(batch(image, image))[1]
     np.testing.assert_array_equal(displacement, np.zeros((1, 64, 64, 2)))
     assert capsys.readouterr().err == "note: elastix gives up on a pair: no way\n"
+
+
+def test_a_peer_that_fails_names_the_pair(monkeypatch, records):
+    def find(moving, fixed):
+        raise TypeError("no such\nargument")
+
+    monkeypatch.setitem(peers._PEERS, "elastix", ("itk-elastix", lambda: find))
+    pairs = examples(records, "target", "test")
+    first = next(iter(pairs))["key"].numpy().decode()
+    with pytest.raises(UserError, match=rf"^{first}: elastix fails with TypeError: no such argument$"):
+        Evaluator(peer("elastix"), pairs, registration_loss, compiled=False)
+
+
+def test_itk_without_elastix_is_elastix_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "itk", types.ModuleType("itk"))
+    with pytest.raises(UserError, match="`elastix` needs the package itk-elastix"):
+        peer("elastix")
 
 
 @pytest.mark.parametrize("name", PEERS)

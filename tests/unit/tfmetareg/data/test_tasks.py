@@ -7,9 +7,12 @@ import collections
 import numpy as np
 import pytest
 
-from tfmetareg.data.records import examples
+from tests.conftest import shifted_pair, source_task
+from tfmetareg.data.records import Records, examples
 from tfmetareg.data.tasks import episodes, mixed_pairs, task_pairs
 from tfmetareg.errors import UserError
+from tfrecords_builder.build import build
+from tfrecords_builder.preprocess import Preprocessing
 
 TASKS = ["task_a", "task_b", "task_c"]
 
@@ -77,6 +80,19 @@ def test_the_pool_gives_each_pair_the_same_chance(records, owner):
         for image in batch.moving:
             counts[owner(image)[0]] += 1
     assert all(70 < count < 130 for count in counts.values())
+
+
+@pytest.mark.parametrize(("tasks_equally", "shares"), [(False, (0.25, 0.75)), (True, (0.5, 0.5))])
+def test_pairs_or_tasks_are_equally_likely_where_tasks_are_unequal(tmp_path, tasks_equally, shares):
+    sizes = {"few": 2, "many": 6}
+    tasks = [source_task(name, "source", 1.5, {"train": size}) for name, size in sizes.items()]
+    tasks[1].pairs[:] = [shifted_pair(50 + number, "train", 2.5) for number in range(sizes["many"])]
+    build(tasks, tmp_path, preprocessing=Preprocessing((32, 32)), say=lambda line: None)
+    records = Records(tmp_path)
+    own = {stored(example["moving"]) for example in examples(records, "few", "train")}
+    pool = mixed_pairs(records, list(sizes), batch_size=2, seed=0, tasks_equally=tasks_equally)
+    few = sum(image.numpy().tobytes() in own for batch in pool.take(150) for image in batch.moving)
+    assert few / 300 == pytest.approx(shares[0], abs=0.08)
 
 
 def test_the_targets_fine_tuning_pairs_join_the_pool_with_the_same_chance(records):

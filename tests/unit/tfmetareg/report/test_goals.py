@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.unit.tfmetareg.report.workdirs import evaluation_line, write_result
 from tfmetareg.report.goals import goal_rows, goals
+from tfmetareg.report.page import write_tables
 from tfmetareg.report.results import read_results
 from tfmetareg.report.shots import read_shots, shot_rows
 from tfmetareg.report.statistics import comparisons
@@ -23,7 +26,9 @@ def results(tmp_path):
 def test_goals_are_computed_from_the_results(results):
     curves = {
         "ours_10": [evaluation_line(n, n, 4.0 - n) for n in range(11)],
-        "fine_tune_10": [evaluation_line(0, 0, 4.0), evaluation_line(10, 10, 2.0)],
+        "fine_tune_10": [
+            evaluation_line(n, n, d) for n, d in ((0, 4.0), (2, 1.9), (4, 2.1), (5, 2), (10, 2))
+        ],
     }
     rows = goal_rows(goals(results, comparisons(results), curves))[1:]
     assert rows == [
@@ -32,8 +37,8 @@ def test_goals_are_computed_from_the_results(results):
         ("Ours (10) ≤ 1.00 × Model-Seen", "1.000", "met", "0.91"),
         ("Ours (10) − Matched (10): 95 % interval below 0 px", "-0.200 … -0.200 px", "met", "–"),
         (
-            "Epochs of Ours (10) until Fine-tune (10)'s final distance, ≤ 0.4 of its own",
-            "0.20 (epoch 2 of 10)",
+            "Epochs of Ours (10) until it stays within Fine-tune (10)'s final distance, ≤ 0.4 of its own",
+            "0.40 (epoch 2 against 5)",
             "met",
             "–",
         ),
@@ -43,6 +48,23 @@ def test_goals_are_computed_from_the_results(results):
 def test_a_curve_that_never_gets_there_says_so(results):
     curves = {"ours_10": [evaluation_line(0, 0, 4.0)], "fine_tune_10": [evaluation_line(10, 10, 2.0)]}
     assert goal_rows(goals(results, [], curves))[-1][1:3] == ("never", "not met")
+
+
+def test_a_curve_that_gets_no_better_than_its_start_is_no_measure(results):
+    curves = {"ours_10": [evaluation_line(0, 0, 1.0)], "fine_tune_10": [evaluation_line(0, 0, 2.0)]}
+    value, met = goal_rows(goals(results, [], curves))[-1][1:3]
+    assert value.startswith("not comparable") and met == "–"
+
+
+def test_few_pairs_have_goals_of_their_own(tmp_path, results):
+    for name, distance in (("ours-5", 1.5), ("matched-5", 2.0), ("ours-10", 2.0), ("matched-10", 1.5)):
+        write_result(tmp_path / "shots", name, distance=distance)
+    write_tables(tmp_path, results)
+    found = json.loads((tmp_path / "tables" / "statistics.json").read_text())["goals"]
+    assert [(goal["text"], goal["met"]) for goal in found if "pairs" in goal["text"]] == [
+        ("Ours (5 pairs) − Matched (5 pairs): 95 % interval below 0 px", True),
+        ("Ours (10 pairs) − Matched (10 pairs): 95 % interval below 0 px", False),
+    ]
 
 
 def test_nothing_is_said_of_what_was_not_measured(tmp_path):

@@ -13,9 +13,10 @@ from tests.unit.tfmetareg.report.workdirs import (
 )
 from tfmetareg.errors import UserError
 from tfmetareg.report.curves import epochs_until, mean_curves, read_seed_stages
-from tfmetareg.report.page import write_report
+from tfmetareg.report.page import draw_figures, write_report
 from tfmetareg.report.pooling import pool_results
 from tfmetareg.report.results import read_examples, read_results, read_scores
+from tfmetareg.report.tables import build_table, to_markdown
 
 
 @pytest.fixture
@@ -57,6 +58,24 @@ def test_seeds_of_different_pairs_are_refused(seeds, tmp_path):
         pool_results(seeds, tmp_path)
 
 
+def test_the_time_of_the_alignment_is_kept_apart(seeds, tmp_path):
+    for seconds, folder in zip((1.0, 3.0), seeds):
+        times = {"median": seconds, "alignment_median": seconds / 2}
+        write_result(folder, "ours_10", seconds_per_pair=times)
+    pool_results(seeds, tmp_path)
+    (result,) = read_results(tmp_path)
+    assert (result.seconds_per_pair, result.seconds_alignment) == (2.0, 1.0)
+    assert "| ms/pair | of it alignment |\n" in to_markdown(build_table([result]))
+
+
+def test_figures_of_one_seed_say_so(seeds, tmp_path):
+    pool_results(seeds, tmp_path)
+    shown = {picture.title: picture.text for picture in draw_figures(tmp_path, read_results(tmp_path))}
+    said = {title for title, text in shown.items() if "Of the first seed, 0." in text}
+    assert {"Registered pairs", "Deformation of one pair"} <= said
+    assert "Fine-tuning curves" not in said
+
+
 def test_the_curves_are_means_with_a_band(seeds, tmp_path):
     pool_results(seeds, tmp_path)
     stages = read_seed_stages(tmp_path, read_results(tmp_path))
@@ -69,8 +88,11 @@ def test_the_curves_are_means_with_a_band(seeds, tmp_path):
 
 
 def test_how_soon_one_curve_reaches_the_others_end():
-    other = [evaluation_line(0, 0, 6.0), evaluation_line(9, 10, 2.0)]
-    one = [evaluation_line(step, step, distance) for step, distance in ((0, 5.0), (3, 2.5), (4, 2.0), (5, 1))]
-    assert epochs_until({"a": one, "b": other}, "a", "b") == (4.0, 10.0)
-    assert epochs_until({"a": one[:2], "b": other}, "a", "b") == (float("inf"), 10.0)
+    def curve(*distances):
+        return [evaluation_line(epoch, epoch, distance) for epoch, distance in enumerate(distances)]
+
+    one, other = curve(5.0, 2.0, 2.5, 2.0, 1.0), curve(6.0, 1.9, 2.1, 3.0, 2.0, 1.5, 2.0)
+    # From then on each stays there; that it was there before and left again does not count.
+    assert epochs_until({"a": one, "b": other}, "a", "b") == (3.0, 4.0)
+    assert epochs_until({"a": one[:3], "b": other}, "a", "b") == (float("inf"), 4.0)
     assert epochs_until({"a": one}, "a", "b") is None
