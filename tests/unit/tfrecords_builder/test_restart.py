@@ -119,26 +119,22 @@ def run_cli(arguments, **options):
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def stopped_at_work(arguments, output, stop):
-    """Exit status and stderr of a build that is sent a signal once its first batch is done."""
-    build = run_cli(arguments, start_new_session=True)
-    wait_until(lambda: any(output.rglob("*.spool.json")) or build.poll() is not None)
-    os.killpg(build.pid, stop)
-    _, told = build.communicate()
-    return build.returncode, told
+def heed_interrupts():
+    """Undoes what a shell does to commands that it runs in the background: there Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_command_goes_on_when_it_is_given_again(folder, tmp_path, listing, stop):
     """The whole process group is hit, as by a batch system or Ctrl-C."""
-    size = 400  # seconds of work, of which the first batch is a small part
-    for attempt in range(5):  # A loaded machine may look again only when the work is done.
-        output = tmp_path / f"records-{attempt}"
-        status, told = stopped_at_work(command(folder, output, size=size), output, stop)
-        if status:
-            break
+    output, size = tmp_path / "records", 400  # seconds of work, of which the first batch is a small part
+    arguments = command(folder, output, size=size)
+    first = run_cli(arguments, start_new_session=True, preexec_fn=heed_interrupts)
+    wait_until(lambda: any(output.rglob("*.spool.json")) or first.poll() is not None)
+    os.killpg(first.pid, stop)
+    _, told = first.communicate()
     if stop == signal.SIGINT:
-        assert status == 130
+        assert first.returncode == 130
         assert lines_told(told) == [
             "error: interrupted; nothing was published. Run the same command again to go on."
         ]
