@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -88,3 +89,13 @@ def small_model():
         return model
 
     return make
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images; the test is skipped where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TFMETAREG_REAL_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real images in {folder}; set TFMETAREG_REAL_DATA to run this test")
+    return folder

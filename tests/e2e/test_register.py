@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -429,12 +428,3 @@ def test_points_that_lie_nowhere_are_carried_on_as_such(workdir, tmp_path):
         summary = told(folder)
         assert (summary["points"]["count"], summary["points"]["outside"]) == (3, 2)
         assert "2 of 3 points lie on no pixel" in " ".join(summary["warnings"])
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real images; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("TFMETAREG_REAL_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real images in {folder}; set TFMETAREG_REAL_DATA to run this test")
-    return folder

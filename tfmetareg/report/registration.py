@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -67,13 +67,9 @@ def draw_registered(pair: Registered) -> Mapping[str, Figure]:
 def figure_overlay(pair: Registered) -> Figure:
     """Moving (magenta) over fixed (green), before and after; white where they agree."""
     fixed = _shrunk(pair.fixed)
-    panels = {
-        title: overlay(_shrunk(image), fixed)
-        for title, image in (("Before", pair.before), ("After", pair.warped))
-    }
-    figure = _images(panels)
-    figure.supxlabel("moving magenta, fixed green, white where they agree", fontsize=9)
-    return figure
+    return _before_and_after(
+        pair, lambda image: overlay(image, fixed), "moving magenta, fixed green, white where they agree"
+    )
 
 
 @styled
@@ -83,12 +79,17 @@ def figure_checkerboard(pair: Registered) -> Figure:
     side = max(-(-max(fixed.shape) // _TILES), 1)
     rows, columns = np.indices(fixed.shape) // side
     turn = (rows + columns) % 2 == 0
-    panels = {
-        title: np.where(turn, fixed, _shrunk(image))
-        for title, image in (("Before", pair.before), ("After", pair.warped))
-    }
-    figure = _images(panels)
-    figure.supxlabel("tiles in turn: fixed (first one), moving", fontsize=9)
+    return _before_and_after(
+        pair, lambda image: np.where(turn, fixed, image), "tiles in turn: fixed (first one), moving"
+    )
+
+
+def _before_and_after(pair: Registered, combine: Callable[[np.ndarray], np.ndarray], legend: str) -> Figure:
+    """The moving image combined with the fixed one, before and after registration, beside each other."""
+    figure = _images(
+        {"Before": combine(_shrunk(pair.before)), "After": combine(_shrunk(pair.warped))},
+    )
+    figure.supxlabel(legend, fontsize=9)
     return figure
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,15 +60,6 @@ def turned_roots(tmp_path_factory):
 def turned(turned_roots):
     """The turned pairs with their alignments, opened."""
     return Records(turned_roots["affine"])
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real images; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("TFMETAREG_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real images in {folder}; set TFMETAREG_REAL_DATA to run this test")
-    return folder
 
 
 @pytest.fixture

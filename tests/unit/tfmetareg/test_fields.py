@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from tfmetareg.metrics import folding_percent
 from tfmetareg.spatial import displace_points
 from tfrecords_builder.tables import read_landmarks
 
-DATA = Path(os.environ.get("TFMETAREG_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SHAPE = (72, 60)
 
 
@@ -156,10 +153,8 @@ def test_an_inverse_of_full_size_takes_a_second_or_so():
     assert time.process_time() - start < 3
 
 
-def test_a_real_registration_is_inverted():
-    folder = DATA / "octa_scp"
-    if not folder.is_dir():
-        pytest.skip(f"no real images in {DATA}; set TFMETAREG_REAL_DATA to run this test")
+def test_a_real_registration_is_inverted(real_data):
+    folder = real_data / "octa_scp"
     names = ("pair01_moving", "pair01_fixed")
     moving, fixed = (np.asarray(Image.open(folder / "images" / f"{name}.png").convert("F")) for name in names)
     there, here = (read_landmarks(folder / "landmarks" / f"{name}.csv") for name in names)

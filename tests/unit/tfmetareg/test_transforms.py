@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import nibabel
@@ -19,7 +18,6 @@ from tfmetareg.transforms import FORMATS, Grid, read_field, read_grid, write_fie
 from tfrecords_builder.images import read_image
 
 ITK_FORMATS = [ending for ending in FORMATS if ending != ".npz"]
-DATA = Path(os.environ.get("TFMETAREG_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def turned(degrees: float) -> tuple[float, ...]:
@@ -222,16 +220,9 @@ def test_a_slice_of_an_oblique_volume_is_turned_into_the_plane(tmp_path):
     assert np.abs(read_field(tmp_path / "Warp.nii.gz", grid).displacement - displacement).max() < 1e-4
 
 
-def real(*parts: str) -> Path:
-    path = DATA.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"no real images in {DATA}; set TFMETAREG_REAL_DATA to run this test")
-    return path
-
-
 @pytest.mark.parametrize("ending", ITK_FORMATS)
-def test_a_real_pair_of_scans(ending, tmp_path):
-    paths = [real("octa_scp", "images", f"pair01_{name}.png") for name in ("fixed", "moving")]
+def test_a_real_pair_of_scans(ending, tmp_path, real_data):
+    paths = [real_data / "octa_scp" / "images" / f"pair01_{name}.png" for name in ("fixed", "moving")]
     fixed, moving = (read_grid(path, read_image(path).shape) for path in paths)
     displacement = displacement_to(fixed.shape, moving.shape) + np.float32([9, -14])
     write_field(tmp_path / f"f{ending}", displacement, fixed, moving)
@@ -240,9 +231,9 @@ def test_a_real_pair_of_scans(ending, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ITK_FORMATS)
-def test_real_slices_of_a_brain_and_of_a_dicom_series(ending, tmp_path):
-    brain = f"{next(iter(sorted(real('Task01_BrainMS', 'imagesTr').glob('*.nii.gz'))))}#90,0"
-    dicom = next(iter(sorted(real("dicom_t1").glob("*.dcm"))))
+def test_real_slices_of_a_brain_and_of_a_dicom_series(ending, tmp_path, real_data):
+    brain = f"{next(iter(sorted((real_data / 'Task01_BrainMS' / 'imagesTr').glob('*.nii.gz'))))}#90,0"
+    dicom = next(iter(sorted((real_data / "dicom_t1").glob("*.dcm"))))
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(dicom), sitk.sitkFloat32))[0]
     fixed, moving = read_grid(brain, read_image(Path(brain)).shape), read_grid(dicom, image.shape)
     assert moving != Grid(image.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +91,3 @@ def listing():
         }
 
     return read
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real images; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("TFMETAREG_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real images in {folder}; set TFMETAREG_REAL_DATA to run this test")
-    return folder
