@@ -86,7 +86,7 @@ class Model:
         options: The network's other options, {"int_steps": 7} for instance; docs/networks.md lists them.
         module: Python file, or dotted name of a module, that registers networks of your own.
         precision: "float32"; "tensorfloat32" (all products on a GPU); "mixed_bfloat16" (the U-Net alone);
-            "auto" takes bfloat16 where the device multiplies it natively, else float32.
+            "auto" takes bfloat16 where the device multiplies it faster than float32, else float32.
     """
 
     name: str = ""

@@ -13,16 +13,16 @@ def resolve_precision(precision: str) -> str:
     """The precision that "auto" stands for on this machine; any other one is returned as it is.
 
     bfloat16 where the GPU (compute capability 8 or later) or the CPU multiplies it
-    natively, else float32. A CPU without such instructions emulates bfloat16,
-    several times slower than float32.
+    faster than float32, else float32. A CPU without such instructions emulates
+    bfloat16, several times slower than float32.
 
     Args:
         precision: "auto", "float32", "tensorfloat32" or "mixed_bfloat16".
     """
     if precision != "auto":
         return precision
-    native = _gpu_capability() >= (8, 0) if accelerator() else bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
-    return "mixed_bfloat16" if native else "float32"
+    faster = _gpu_capability() >= (8, 0) if accelerator() else _cpu_gains_from_bfloat16()
+    return "mixed_bfloat16" if faster else "float32"
 
 
 def set_precision(precision: str) -> None:
@@ -47,15 +47,30 @@ def slow_kernel_gradient() -> bool:
     return accelerator() is None and "avx512f" not in cpu_flags()
 
 
-@functools.lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
     """Instruction sets that Linux reports for the first processor; empty elsewhere."""
+    return frozenset(_cpu_field("flags", "Features").split())
+
+
+def cpu_vendor() -> str:
+    """The first processor's maker as Linux reports it, "GenuineIntel" for instance; empty elsewhere."""
+    return _cpu_field("vendor_id")
+
+
+def _cpu_gains_from_bfloat16() -> bool:
+    # Intel's cores have half as many ports for AVX512-BF16 as for float32, so that without AMX bfloat16 is
+    # the slower one there (docs/performance.md).
+    return "amx_bf16" in cpu_flags() or ("avx512_bf16" in cpu_flags() and cpu_vendor() != "GenuineIntel")
+
+
+@functools.lru_cache
+def _cpu_field(*names: str) -> str:
+    """The first processor's entry of one of these names in /proc/cpuinfo; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    return frozenset(flags.split(":", 1)[1].split())
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(names)), "")
 
 
 def _gpu_capability() -> tuple[int, int]:
