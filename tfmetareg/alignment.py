@@ -54,11 +54,13 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     images = moving.astype(np.float32), fixed.astype(np.float32)
     if kind == "none" or min(fixed.shape) < _MIN_SIDE:
         return no_alignment()
+    bands = tuple(map(_band, images))
     coarse = max(1, len(fixed) // _SEARCH_HEIGHT)
     found = [_refine(*images, start, "rigid", [coarse]) for start in _starts(*images)]
-    best = max(found, key=lambda alignment: agreement(*images, alignment))
-    candidates = [no_alignment(), _refine(*images, best, kind, [(coarse + 1) // 2, 1]), best]
-    agreements = [agreement(*images, alignment) for alignment in candidates]
+    best = max(found, key=lambda alignment: _agreement(*bands, alignment))
+    levels = sorted({(coarse + 1) // 2, 1}, reverse=True)
+    candidates = [no_alignment(), _refine(*images, best, kind, levels), best]
+    agreements = [_agreement(*bands, alignment) for alignment in candidates]
     if max(agreements) < _MIN_AGREEMENT:
         return no_alignment()
     return candidates[int(np.argmax(agreements))].astype(np.float32)
@@ -131,12 +133,17 @@ def agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> f
     The square root of the overlap weighs as its number of pixels does in the significance of a correlation:
     a small corner that happens to agree does not win.
     """
+    return _agreement(_band(moving), _band(fixed), alignment)
+
+
+def _agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> float:
+    """`agreement` of images of which nothing but their middle frequencies is left."""
     matrix, shift = alignment[:, :2], alignment[:, 2]
-    carried = ndimage.affine_transform(_band(moving), matrix, shift, order=1, cval=np.nan)
+    carried = ndimage.affine_transform(moving, matrix, shift, order=1, cval=np.nan)
     overlap = ~np.isnan(carried)
     if overlap.mean() < _MIN_OVERLAP:
         return -1.0
-    first, second = carried[overlap], _band(fixed)[overlap]
+    first, second = carried[overlap], fixed[overlap]
     first, second = first - first.mean(), second - second.mean()
     norm = np.linalg.norm(first) * np.linalg.norm(second)
     return float(first @ second / norm * np.sqrt(overlap.mean())) if norm else -1.0
