@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Union, get_args
 
@@ -21,7 +21,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, r
 
 from tfmetareg.errors import UserError
 
-MODES = ("pretrain", "reptile", "finetune", "evaluate", "register", "export", "reproduce")
+MODES = ("pretrain", "reptile", "finetune", "evaluate", "register", "export", "reproduce", "study")
 
 # Folders of a work directory that are not a fine-tuning stage's, and words that stand for weights.
 _RESERVED = (
@@ -31,6 +31,7 @@ _RESERVED = (
 )
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
+Momentum = restricted_number_type("Momentum", float, [(">=", 0), ("<", 1)], join="and")
 Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
@@ -48,6 +49,7 @@ Rows = Literal[
     "fine_tune_long",
     "ours_10",
     "ours_long",
+    "ours_pair",
     "matched",
     "matched_10",
     "matched_long",
@@ -121,6 +123,7 @@ class Pretrain:
         optimizer: What takes the gradient steps.
         learning_rate: The optimizer's rate.
         annealing: "linear" takes the rate to zero over the stage.
+        augment: Shows each pair as of another task: other grey levels, orientation and motion.
         init: "scratch" or a voxelmorph .h5 weights file.
     """
 
@@ -129,6 +132,7 @@ class Pretrain:
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Rate = 1e-3
     annealing: Annealing = "linear"
+    augment: bool = False
     init: str = "scratch"
 
 
@@ -143,10 +147,13 @@ class Reptile:
         inner_batch_size: Pairs per inner update.
         inner_optimizer: Optimizer of the inner loop.
         inner_learning_rate: Rate of the inner loop.
+        inner_annealing: "linear" takes that rate to zero over the whole meta-training.
         outer_optimizer: "sgd" is Eq. (2) as printed; "adam" is the paper's meta-optimizer.
         outer_learning_rate: alpha, outer step size (sgd) or rate of the meta-optimizer (adam).
+        outer_momentum: Nesterov momentum of outer sgd, by which past mean differences go on; 0 for none.
         outer_annealing: "linear" takes alpha to zero over the outer updates.
         reset_inner: "never" carries the inner optimizer's slots from task to task; "task" zeroes them.
+        augment: Makes a task of its own out of each one drawn: other grey levels, orientation and motion.
         side_by_side: Adapts the m tasks at once, with m times the memory; needs reset_inner "task".
         init: "pretrain" (that stage of the same workdir), "scratch" or a .h5 weights file.
     """
@@ -157,10 +164,13 @@ class Reptile:
     inner_batch_size: PositiveInt = 1
     inner_optimizer: Literal["adam", "sgd"] = "adam"
     inner_learning_rate: Rate = 1e-3
+    inner_annealing: Annealing = "none"
     outer_optimizer: Literal["adam", "sgd"] = "sgd"
     outer_learning_rate: Rate = 1.0
+    outer_momentum: Momentum = 0.0
     outer_annealing: Annealing = "linear"
     reset_inner: Literal["never", "task"] = "never"
+    augment: bool = False
     side_by_side: bool = False
     init: str = "pretrain"
 
@@ -201,6 +211,9 @@ class Evaluate:
         split: Split of that task.
         method: Name of the result. Empty means the stage's or the file's name.
         examples: Pairs kept whole for the figures.
+        adapt_steps: Gradient steps on each pair before it is measured, each time from the weights; its time holds
+            them.
+        adapt_learning_rate: Adam's rate for those.
     """
 
     weights: str = "finetune"
@@ -208,6 +221,8 @@ class Evaluate:
     split: Literal["train", "finetune", "test"] = "test"
     method: str = ""
     examples: PositiveInt = 4
+    adapt_steps: NonNegativeInt = 0
+    adapt_learning_rate: Rate = 5e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +287,7 @@ class Reproduce:
         rows: Rows of the table; what a row needs is trained, or taken from the workdir where nothing changed.
         seeds: A list of seeds, or how many, counted up from `seed`; several get a folder each.
         long_epochs: Epochs of the rows fine-tuned for a long time.
+        pair_steps: Gradient steps on each pair of the row that is adapted to the pair alone.
         shots: Numbers of fine-tuning pairs for a curve over them, "all" for the whole split; [] for none.
         shot_steps: Gradient steps of each point of that curve; 0 for as many as ten epochs of the split.
     """
@@ -279,8 +295,24 @@ class Reproduce:
     rows: List[Rows] = dataclasses.field(default_factory=lambda: list(get_args(Rows)))
     seeds: Union[PositiveInt, List[Seed]] = 1
     long_epochs: PositiveInt = 40
+    pair_steps: PositiveInt = 20
     shots: List[Union[PositiveInt, Literal["all"]]] = dataclasses.field(default_factory=list)
     shot_steps: NonNegativeInt = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Compares schedules on source tasks left out in turn, without a look at the target.
+
+    Args:
+        schedules: By name what each changes, {k50: {reptile.inner_steps: 50}, ...}; {} stands for nothing.
+        left_out: Source tasks that are left out, one after the other; [] for all.
+        seeds: A list of seeds, or how many, counted up from `seed`.
+    """
+
+    schedules: Dict[str, Dict[str, Any]] = dataclasses.field(default_factory=lambda: {"as_configured": {}})
+    left_out: List[str] = dataclasses.field(default_factory=list)
+    seeds: Union[PositiveInt, List[Seed]] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,6 +340,7 @@ class Config:
     register: Register = dataclasses.field(default_factory=Register)
     export: Export = dataclasses.field(default_factory=Export)
     reproduce: Reproduce = dataclasses.field(default_factory=Reproduce)
+    study: Study = dataclasses.field(default_factory=Study)
 
     def flat(self, *sections: str) -> dict[str, Any]:
         """`section.key: value` of the named sections; "" names the keys outside any section."""
@@ -377,11 +410,38 @@ def parse_command(arguments: Sequence[str], configs: Path) -> Command:
         values = parser.parse_args(arguments)
     except ArgumentError as error:
         raise UserError(_explain(str(error), parser)) from None
+    config = _instantiated(parser, values)
+    return Command(values.mode, Path(values.workdir or f"runs/{values.mode}"), config)
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The configuration with some keys changed.
+
+    Args:
+        config: the configuration.
+        changes: new values by `section.key`.
+
+    Raises:
+        UserError: as `parse_command`.
+    """
+    values = {**config.to_dict(), "mode": MODES[0]}
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        if key not in flat_keys():
+            raise UserError(_unknown(key))
+        (values[section] if section else values)[name] = value
+    parser = build_parser()
+    try:
+        return _instantiated(parser, parser.parse_object(values))
+    except ArgumentError as error:
+        raise UserError(_explain(str(error), parser)) from None
+
+
+def _instantiated(parser: ArgumentParser, values: Any) -> Config:
+    """The configuration out of what the parser read."""
     # jsonargparse names the call `instantiate_classes` up to 4.48, where `instantiate` is missing.
     values = getattr(parser, "instantiate", parser.instantiate_classes)(values)
-    fields = {field.name: values[field.name] for field in dataclasses.fields(Config)}
-    config = _checked(Config(**fields))
-    return Command(values.mode, Path(values.workdir or f"runs/{values.mode}"), config)
+    return _checked(Config(**{field.name: values[field.name] for field in dataclasses.fields(Config)}))
 
 
 def _ahead(arguments: list[str]) -> tuple[Optional[str], list[Optional[str]]]:
@@ -422,9 +482,22 @@ def _checked(config: Config) -> Config:
     for key in ("features", "precision"):
         if key in config.model.options:
             raise UserError(f"`model.options` must not hold {key}; give `model.{key}`.")
-    seeds = config.reproduce.seeds
-    if isinstance(seeds, list) and len(set(seeds)) != max(len(seeds), 1):
-        raise UserError(f"`reproduce.seeds` ({seeds}) must be a number or a list of different seeds.")
+    if config.reptile.outer_momentum and config.reptile.outer_optimizer != "sgd":
+        raise UserError(
+            f"`reptile.outer_momentum` ({config.reptile.outer_momentum}) must be 0, unless `reptile.outer_optimizer` "
+            "is sgd: adam has a momentum of its own."
+        )
+    if config.reptile.inner_annealing != "none" and config.reptile.reset_inner == "task":
+        raise UserError(
+            "`reptile.inner_annealing` (linear) must be none, unless `reptile.reset_inner` is never: "
+            "an optimizer that is reset begins its schedule anew."
+        )
+    for key, seeds in (("reproduce.seeds", config.reproduce.seeds), ("study.seeds", config.study.seeds)):
+        if isinstance(seeds, list) and len(set(seeds)) != max(len(seeds), 1):
+            raise UserError(f"`{key}` ({seeds}) must be a number or a list of different seeds.")
+    for name in config.study.schedules:
+        if not re.fullmatch(r"\w[\w.-]*", name) or re.match(r"(start|control)-", name):
+            raise UserError(f"`study.schedules` must have plain names of letters, digits, '_', '-' and '.', got {name!r}.")
     for key in ("finetune.name", "evaluate.method", "export.name"):
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
@@ -459,7 +532,11 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     option = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", line)
     if not group and not option:
         return line
-    unknown = ".".join(group.groups()) if group else next(filter(None, option.groups()))
+    return _unknown(".".join(group.groups()) if group else next(filter(None, option.groups())))
+
+
+def _unknown(unknown: str) -> str:
+    """The line on a key that does not exist."""
     known = ["mode", "config", "workdir", *flat_keys()]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
     hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists them."

@@ -15,6 +15,7 @@ def build_optimizer(
     *,
     annealing: str = "none",
     updates: Optional[int] = None,
+    momentum: float = 0.0,
 ) -> tf.keras.optimizers.legacy.Optimizer:
     """An optimizer with its slots made, so that it can be traced and restored at once.
 
@@ -27,12 +28,15 @@ def build_optimizer(
         variables: what it will update.
         annealing: "linear" takes the rate linearly to 0, "none" leaves it.
         updates: number of updates over which it is annealed.
+        momentum: Nesterov's, of "sgd" alone.
     """
     rate = learning_rate
     if annealing == "linear":
         rate = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, max(updates, 1), 0.0)
-    classes = {"adam": tf.keras.optimizers.legacy.Adam, "sgd": tf.keras.optimizers.legacy.SGD}
-    optimizer = classes[name](learning_rate=rate)
+    if name == "adam":
+        optimizer = tf.keras.optimizers.legacy.Adam(rate)
+    else:
+        optimizer = tf.keras.optimizers.legacy.SGD(rate, momentum, nesterov=bool(momentum))
     optimizer._create_all_weights(variables)  # The legacy class has no public `build`.
     return optimizer
 

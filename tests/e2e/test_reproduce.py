@@ -72,7 +72,7 @@ def copy(whole, tmp_path):
 
 def test_every_row_is_measured_on_the_same_pairs(whole):
     found = results(whole)
-    assert sorted(found) == sorted(ROWS) and len(ROWS) == 12
+    assert sorted(found) == sorted(ROWS) and len(ROWS) == 13
     assert {result["pairs"] for result in found.values()} == {3}
     assert {name: result["epochs"] for name, result in found.items() if result["epochs"]} == {
         **dict.fromkeys(["fine_tune_10", "ours_10", "matched_10"], 10),

@@ -76,6 +76,10 @@ class Records:
                         return UserError(f"{self.root / shard.file}: {found}; {_again(task)}")
         return UserError(f"{self.root}: records could not be read ({error.message.splitlines()[0]}).")
 
+    def learning_split(self, task: str) -> str:
+        """The split of a task that a network learns from: "finetune" of a target, "train" of a source."""
+        return "finetune" if self.manifest.task(task).role == "target" else "train"
+
     def pair_count(self, task: str, split: str) -> int:
         """Number of pairs in a split, 0 where there is no such split."""
         content = self.manifest.task(task).splits.get(split)

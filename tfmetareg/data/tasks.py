@@ -7,9 +7,10 @@ from typing import Optional
 
 import tensorflow as tf
 
+from tfmetareg.data.augmentation import task_like
 from tfmetareg.data.records import Records, pair_stream, ready_ahead
 from tfmetareg.errors import UserError
-from tfmetareg.types import Episode
+from tfmetareg.types import Episode, PairBatch
 
 
 def task_pairs(
@@ -30,6 +31,7 @@ def mixed_pairs(
     seed: int,
     target: str = "",
     tasks_equally: bool = False,
+    augment: bool = False,
 ) -> tf.data.Dataset:
     """Endless batches from the pooled tasks, each pair of the pool equally likely (pretraining).
 
@@ -40,13 +42,14 @@ def mixed_pairs(
         tasks: names of the source tasks; their split "train" is used.
         batch_size: pairs per batch.
         seed: decides on the order.
-        target: a task whose split "finetune" joins the pool; none where empty.
+        target: a task whose pairs for learning join the pool; none where empty.
         tasks_equally: each task of the pool is equally likely instead, as in `episodes`, whatever its size.
+        augment: shows each pair as of a task of its own, see `augmentation`.
 
     Returns:
         PairBatch, (batch_size, height, width, 1) uint8 as stored.
     """
-    pool = [(task, "train") for task in tasks] + ([(target, "finetune")] if target else [])
+    pool = [(task, records.learning_split(task)) for task in [*tasks, *([target] if target else [])]]
     streams = [
         pair_stream(records, task, split, batch_size=1, seed=seed + 2 * index)
         for index, (task, split) in enumerate(pool)
@@ -58,6 +61,8 @@ def mixed_pairs(
         return tf.random.stateless_categorical(tf.math.log(shares)[None], 1, [seed, step])[0]
 
     pooled = _interleaved(streams, choose)
+    if augment:
+        pooled = _as_other_tasks(pooled, seed)
     joined = pooled.unbatch().batch(batch_size, drop_remainder=True)
     return ready_ahead(joined)
 
@@ -70,6 +75,7 @@ def episodes(
     inner_steps: int,
     batch_size: int,
     seed: int,
+    augment: bool = False,
 ) -> tf.data.Dataset:
     """Endless episodes: m different tasks drawn uniformly, k batches from each one's own stream.
 
@@ -80,6 +86,7 @@ def episodes(
         inner_steps: k.
         batch_size: pairs per inner update.
         seed: decides on the tasks drawn and on the order within each.
+        augment: makes a task of its own out of each one drawn, see `augmentation`.
 
     Returns:
         Episode, (m, k, batch_size, height, width, 1) uint8 as stored.
@@ -102,8 +109,21 @@ def episodes(
         return tf.cast(tf.argsort(ranks)[:meta_batch_size], tf.int64)
 
     adaptations = _interleaved(streams, choose)
+    if augment:
+        adaptations = _as_other_tasks(adaptations, seed)
     joined = adaptations.batch(meta_batch_size, drop_remainder=True)
     return ready_ahead(joined.map(lambda pairs: Episode(*pairs)))
+
+
+def _as_other_tasks(adaptations: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+    """Each element, pairs of one task in any number of batches, as of a task that was never recorded."""
+
+    def other(index: tf.Tensor, pairs: PairBatch) -> PairBatch:
+        flat = PairBatch(*[tf.reshape(image, [-1, *image.shape[-3:]]) for image in pairs])
+        shown = task_like(flat, tf.stack([tf.constant(seed, tf.int64), index]))
+        return PairBatch(*[tf.ensure_shape(tf.reshape(new, tf.shape(old)), old.shape) for new, old in zip(shown, pairs)])
+
+    return adaptations.enumerate().map(other)
 
 
 def _interleaved(streams: list[tf.data.Dataset], choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:

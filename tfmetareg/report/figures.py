@@ -35,6 +35,7 @@ COLOURS = {
     "fine_tune_long": "#d55e00",
     "ours_10": "#56b4e9",
     "ours_long": "#0072b2",
+    "ours_pair": "#003f5c",
     "matched": "#9bc53d",
     "matched_10": "#33b38c",
     "matched_long": "#117733",

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from tfmetareg.report.curves import Lines, epochs_until
-from tfmetareg.report.results import Result, label
+from tfmetareg.report.results import Result, label, read_scores
 from tfmetareg.report.statistics import Comparison
 
 # Mean landmark distance of one method as a share of another's: at most so much; the paper's share.
@@ -19,6 +21,8 @@ RATIOS = (
 )
 CURVES = (("ours_10", "fine_tune_10"), ("ours_long", "fine_tune_long"))
 SHARE_OF_EPOCHS = 0.4
+# Seconds per pair as a share of elastix's, of all that a row does and of the network's own part.
+SHARES_OF_TIME = ((1 / 10, "alignment included"), (1 / 50, "the network's own part"))
 BETTER = (("ours_10", "matched_10"), ("ours-5", "matched-5"), ("ours-10", "matched-10"))
 MET = {True: "met", False: "not met", None: "–"}
 HEADINGS = ("Goal", "Value", "Met", "Paper")
@@ -45,7 +49,8 @@ def goals(results: Sequence[Result], found: Sequence[Comparison], curves: Mappin
         curves: evaluation lines by stage, as `curves.mean_curves` gives them.
     """
     distances = {result.method: result.distance_px.mean for result in results if result.distance_px}
-    return [*_ratios(distances), *_differences(found), *_epochs(curves)]
+    by_method = {result.method: result for result in results}
+    return [*_ratios(distances), *_differences(found), *_epochs(curves), *_against_elastix(by_method)]
 
 
 def goal_rows(found: Sequence[Goal]) -> list[tuple[str, ...]]:
@@ -89,6 +94,43 @@ def _epochs(curves: Mapping[str, Lines]) -> list[Goal]:
         )
         rows.append(Goal(text, *_share_of_epochs(*epochs)))
     return rows
+
+
+def _against_elastix(results: Mapping[str, Result]) -> list[Goal]:
+    """How near and how fast, where elastix has registered the same pairs."""
+    if "elastix" not in results:
+        return []
+    peer, rows = results["elastix"], []
+    if "ours_pair" in results:
+        ours = results["ours_pair"]
+        quartiles = [_quartiles(ours), _quartiles(peer)]
+        text = f"{label('ours_pair')} ≤ {label('elastix')}"
+        if all(map(len, quartiles)):
+            value = " against ".join(", ".join(f"{quartile:.2f}" for quartile in own) for own in quartiles)
+            met = bool(np.all(quartiles[0] <= quartiles[1]))
+            rows.append(Goal(f"{text} in every quartile of the distances", f"{value} px", met))
+        rows += _share_of_time(f"{text} in seconds per pair", ours.seconds_per_pair, peer, 1.0)
+    if "ours_10" in results:
+        ours = results["ours_10"]
+        seconds = ours.seconds_per_pair
+        network = None if seconds is None else seconds - (ours.seconds_alignment or 0.0)
+        for (share, part), value in zip(SHARES_OF_TIME, (seconds, network)):
+            text = f"{label('ours_10')} ≤ 1/{1 / share:.0f} of {label('elastix')}'s seconds per pair, {part}"
+            rows += _share_of_time(text, value, peer, share)
+    return rows
+
+
+def _share_of_time(text: str, seconds: float | None, peer: Result, limit: float) -> list[Goal]:
+    if seconds is None or not peer.seconds_per_pair:
+        return []
+    share = seconds / peer.seconds_per_pair
+    return [Goal(text, f"{share:.3f} ({seconds:.3f} s against {peer.seconds_per_pair:.2f} s)", share <= limit)]
+
+
+def _quartiles(result: Result) -> np.ndarray:
+    """First quartile, median and third quartile of the pairs' distances; empty without any."""
+    distances = [score.distance_px for score in read_scores(result) if score.distance_px is not None]
+    return np.percentile(distances, [25, 50, 75]) if distances else np.array([])
 
 
 def _share_of_epochs(reached: float, own: float) -> tuple[str, bool | None]:

@@ -65,6 +65,12 @@ METHODS = (
         "The meta-learned initialisation, fine-tuned on the same pairs for a long time.",
     ),
     Method(
+        "ours_pair",
+        "Ours, pair by pair",
+        "The meta-learned initialisation, adapted to each test pair alone by a few gradient steps, which its time "
+        "holds; it needs no fine-tuning pairs.",
+    ),
+    Method(
         "matched",
         "Matched transfer",
         "The control for Ours: the pretrained network, trained on the mixed source tasks for exactly as many "

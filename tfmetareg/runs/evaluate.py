@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
+import tensorflow as tf
 
 from tfmetareg.config import Config, Evaluate
 from tfmetareg.data.records import damage_named, examples, realigned, unaligned
@@ -21,14 +23,17 @@ from tfmetareg.evaluation import (
     with_alignment_time,
 )
 from tfmetareg.files import published, write_json, write_text
+from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.models.weights import load_weights
 from tfmetareg.peers import PEERS, peer
+from tfmetareg.registration import Adaptation, Registrar
 from tfmetareg.report.page import mismatches, write_report
 from tfmetareg.report.results import read_results
 from tfmetareg.report.tables import build_table, to_markdown
 from tfmetareg.runs.alignments import measured_alignments
 from tfmetareg.runs.run import Run, open_run
 from tfmetareg.steps import register_pair
+from tfmetareg.types import PairBatch
 
 # What stands for no network, and the name of its result.
 _WORDS = {"none": "not_deformed", "affine": "affine", **{name: name for name in PEERS}}
@@ -91,21 +96,22 @@ def evaluate(run: Run, options: Evaluate) -> Path:
 
 def _measured(run: Run, task: str, options: Evaluate) -> tuple[Evaluator, list[PairResult]]:
     """Every pair of the split; with the alignment, and its time, where that is part of the row."""
-    register = _register(run, options.weights)
+    register = _register(run, options)
     pairs = examples(run.records, task, options.split)
+    compiled = options.weights not in PEERS and not options.adapt_steps
     if not _aligns(run, options.weights):
-        compiled = options.weights not in PEERS
         evaluator = Evaluator(register, unaligned(pairs), run.loss_fn(), compiled=compiled)
         return evaluator, evaluator()
     alignments, seconds = measured_alignments(run, task, options.split)
     if run.records.manifest.align == "none":
         pairs = realigned(pairs, alignments)
-    evaluator = Evaluator(register, pairs, run.loss_fn())
+    evaluator = Evaluator(register, pairs, run.loss_fn(), compiled=compiled)
     return evaluator, with_alignment_time(evaluator(), seconds)
 
 
-def _register(run: Run, weights: str) -> Register:
-    """The registration that `weights` stands for."""
+def _register(run: Run, options: Evaluate) -> Register:
+    """The registration that `evaluate.weights` stands for."""
+    weights = options.weights
     if weights in ("none", "affine"):
         return undeformed
     if weights in PEERS:
@@ -113,7 +119,24 @@ def _register(run: Run, weights: str) -> Register:
     path = run.weights(weights)
     model = run.starting_from(path).model()
     load_weights(model, path)
+    if options.adapt_steps:
+        adaptation = Adaptation(model, run.loss_fn(), options.adapt_learning_rate)
+        return _adapting(model, adaptation, options.adapt_steps)
     return functools.partial(register_pair, model)
+
+
+def _adapting(model: RegistrationModel, adaptation: Adaptation, steps: int) -> Register:
+    """The registration by a network that is adapted to each pair alone, every time from the same weights."""
+    start, registrar = model.get_weights(), Registrar(model)
+
+    def register(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tuple(image.numpy()[0, ..., 0] for image in pair)
+        model.set_weights(start)
+        adaptation(itertools.repeat(images, steps))
+        warped, displacement = registrar(*images)
+        return tf.constant(warped[None, ..., None]), tf.constant(displacement[None])
+
+    return register
 
 
 def _aligns(run: Run, weights: str) -> bool:

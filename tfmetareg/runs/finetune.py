@@ -39,7 +39,8 @@ def finetune(run: Run, options: Optional[Finetune] = None, *, steps: int = 0) ->
     options, loss_fn = options or run.config.finetune, run.loss_fn()
     if not run.target:
         raise UserError(f"{run.records.root}: holds no target task; build one with --role target.")
-    pairs = run.records.pair_count(run.target, "finetune")
+    split = run.records.learning_split(run.target)
+    pairs = run.records.pair_count(run.target, split)
     pairs = min(options.pairs or pairs, pairs)
     steps_per_epoch = pairs / options.batch_size
     total_steps = steps or math.ceil(options.epochs * steps_per_epoch)
@@ -52,7 +53,7 @@ def finetune(run: Run, options: Optional[Finetune] = None, *, steps: int = 0) ->
         batches = task_pairs(
             run.records,
             run.target,
-            "finetune",
+            split,
             batch_size=options.batch_size,
             seed=run.config.seed,
             limit=pairs,

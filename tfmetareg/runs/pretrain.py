@@ -45,6 +45,7 @@ def joint_training(
             seed=run.config.seed,
             target=target,
             tasks_equally=tasks_equally,
+            augment=options.augment,
         )
         return plain_training(
             model,

@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from tfmetareg.config import Config
 from tfmetareg.errors import UserError
@@ -32,7 +32,7 @@ _OPTIONAL = ("affine", "elastix", "syn")
 def run(config: Config, workdir: Path) -> None:
     """Makes every row of `config.reproduce.rows` for every seed, in `workdir`, and prints the table."""
     workdir = Path(workdir)
-    seeds = seeds_of(config)
+    seeds = seeds_of(config.reproduce.seeds, config.seed)
     opened = _with_network(_open(config, workdir, seeds[0]))
     _check(opened)
     _tell_missing_peers(config.reproduce.rows)
@@ -48,10 +48,9 @@ def run(config: Config, workdir: Path) -> None:
         print(f"Left out: {row}: {why}")
 
 
-def seeds_of(config: Config) -> list[int]:
-    """The seeds: as listed, or as many as asked for, counted up from `seed`."""
-    seeds = config.reproduce.seeds
-    return list(seeds) if isinstance(seeds, list) else [config.seed + number for number in range(seeds)]
+def seeds_of(seeds: Union[int, list[int]], first: int) -> list[int]:
+    """The seeds: as listed, or as many as asked for, counted up from the first."""
+    return list(seeds) if isinstance(seeds, list) else [first + number for number in range(seeds)]
 
 
 def _only_seed(workdir: Path, default: int) -> Optional[int]:

@@ -25,6 +25,7 @@ def run(config: Config, workdir: Path) -> Path:
 def meta_train(run: Run) -> Path:
     """The stage itself, for a run that is open."""
     options, loss_fn = run.config.reptile, run.loss_fn()
+    gradient_steps = options.meta_steps * options.meta_batch_size * options.inner_steps
     # Made before anything is trained, so that a mistake shows at once.
     batches = episodes(
         run.records,
@@ -33,6 +34,7 @@ def meta_train(run: Run) -> Path:
         inner_steps=options.inner_steps,
         batch_size=options.inner_batch_size,
         seed=run.config.seed,
+        augment=options.augment,
     )
     if options.init == "pretrain" and not run.stage_weights("pretrain").is_file():
         pretrain(run)
@@ -40,7 +42,11 @@ def meta_train(run: Run) -> Path:
 
     def inner_optimizer(model: RegistrationModel) -> tf.keras.optimizers.legacy.Optimizer:
         return build_optimizer(
-            options.inner_optimizer, options.inner_learning_rate, model.trainable_variables
+            options.inner_optimizer,
+            options.inner_learning_rate,
+            model.trainable_variables,
+            annealing=options.inner_annealing,
+            updates=gradient_steps,
         )
 
     def build(model: RegistrationModel) -> Training:
@@ -50,6 +56,7 @@ def meta_train(run: Run) -> Path:
             model.trainable_variables,
             annealing=options.outer_annealing,
             updates=options.meta_steps,
+            momentum=options.outer_momentum,
         )
         if options.side_by_side:
             copies = [run.model() for _ in range(options.meta_batch_size)]
@@ -68,5 +75,5 @@ def meta_train(run: Run) -> Path:
         tasks=run.sources,
         init=options.init,
         total_steps=options.meta_steps,
-        gradient_steps=options.meta_steps * options.meta_batch_size * options.inner_steps,
+        gradient_steps=gradient_steps,
     )

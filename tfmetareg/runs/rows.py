@@ -5,7 +5,7 @@ Stages, each a folder of the work directory:
 - `pretrain`: `pretrain.steps` gradient steps on the pooled source tasks.
 - `reptile`: meta-training from there.
 - `matched`, the control for `reptile`: joint training on the pooled source tasks from the same start, with
-  exactly as many gradient steps and pairs in each, the inner loop's optimizer and rate, annealed as alpha is,
+  exactly as many gradient steps and pairs in each, the inner loop's optimizer and rate, annealed where either rate of the meta-training is,
   and each task drawn equally often, as in the meta-training.
 - `model_unseen`: one joint training from random weights with as many gradient steps as `pretrain` and
   `reptile` took together, on the schedule of `pretrain`; `model_seen`: the same with the target's
@@ -13,8 +13,9 @@ Stages, each a folder of the work directory:
 - `fine_tune_10`, `ours_10`, `matched_10`: ten epochs on the target's fine-tuning pairs, after `pretrain`,
   `reptile` or `matched`; `fine_tune_long`, ...: `reproduce.long_epochs` epochs.
 
-Rows: `transfer` is `pretrain` measured as it is, `not_deformed`, `affine`, `elastix` and `syn` need no
-training, every other row is the stage of its name.
+Rows: `transfer` is `pretrain` measured as it is, `ours_pair` is `reptile` adapted to each test pair alone by
+`reproduce.pair_steps` gradient steps; `not_deformed`, `affine`, `elastix` and `syn` need no training, every other
+row is the stage of its name.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SHORT = 10
 # The stage that each kind of row is fine-tuned from.
 STARTS = {"fine_tune": "pretrain", "ours": "reptile", "matched": "matched", "scratch": "scratch"}
 # What `evaluate` takes for the rows that are not a stage of their own name.
-_WEIGHTS = {"not_deformed": "none", "transfer": "pretrain"}
+_WEIGHTS = {"not_deformed": "none", "transfer": "pretrain", "ours_pair": "reptile"}
 UNTRAINED = ("not_deformed", "affine", "elastix", "syn")
 _LONG_EVALUATIONS = 40
 # A result's files; the one that stands for it last.
@@ -105,7 +106,8 @@ def matched_schedule(config: Config) -> Pretrain:
         batch_size=options.inner_batch_size,
         optimizer=options.inner_optimizer,
         learning_rate=options.inner_learning_rate,
-        annealing=options.outer_annealing,
+        annealing="linear" if "linear" in (options.inner_annealing, options.outer_annealing) else "none",
+        augment=options.augment,
         init=options.init,
     )
 
@@ -215,7 +217,10 @@ def _result(run: Run, method: str) -> Path:
 
 def _measuring(run: Run, weights: str, method: str, examples: int) -> Evaluate:
     """How a row is measured."""
-    options = dataclasses.replace(run.config.evaluate, weights=weights, method=method, task="", split="test")
+    steps = run.config.reproduce.pair_steps if method == "ours_pair" else 0
+    options = dataclasses.replace(
+        run.config.evaluate, weights=weights, method=method, task="", split="test", adapt_steps=steps
+    )
     return dataclasses.replace(options, examples=examples) if examples else options
 
 

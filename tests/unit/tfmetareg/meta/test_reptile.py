@@ -149,6 +149,25 @@ def test_the_paper_s_outer_adam_moves_each_weight_by_its_rate_at_first(small_mod
     assert np.isclose(np.median(np.abs(moved)), 1e-4, rtol=0.02)
 
 
+def test_outer_momentum_is_nesterov_s_on_the_mean_differences(small_model):
+    alpha, momentum = 0.3, 0.9
+    model, reference = small_model(), small_model()
+    adapts, _ = optimizers(model)
+    by_hand, _ = optimizers(reference)
+    outer = build_optimizer("sgd", alpha, model.trainable_variables, momentum=momentum)
+    velocity = [np.zeros_like(value) for value in values(reference)]
+    for seed in range(3):
+        reptile_step(model, adapts, outer, registration_loss, random_episode(seed))
+        theta = values(reference)
+        reptile_by_hand(reference, by_hand, 1.0, random_episode(seed))
+        deltas = [adapted - start for adapted, start in zip(values(reference), theta)]
+        velocity = [momentum * old + alpha * delta for old, delta in zip(velocity, deltas)]
+        ahead = [momentum * speed + alpha * delta for speed, delta in zip(velocity, deltas)]
+        reference.set_weights([start + move for start, move in zip(theta, ahead)])
+    assert largest_difference(values(model), values(small_model())) > 1e-3
+    assert largest_difference(values(model), values(reference)) < 2e-6
+
+
 def test_the_losses_reported_are_means_over_tasks_and_inner_steps(small_model):
     model = small_model()
     inner, outer = optimizers(model, inner=("sgd", 1e-12), outer=("sgd", 1.0))

@@ -73,6 +73,23 @@ def test_nothing_is_said_of_what_was_not_measured(tmp_path):
     assert goals(read_results(tmp_path), [], {}) == []
 
 
+def test_elastix_is_what_a_user_would_pick_instead(tmp_path):
+    write_result(tmp_path, "ours_pair", distance=1.0, seconds_per_pair={"median": 2.0})
+    write_result(tmp_path, "elastix", distance=1.25, seconds_per_pair={"median": 1.6})
+    write_result(
+        tmp_path, "ours_10", seconds_per_pair={"median": 0.17, "alignment_median": 0.15}, distance=1.0
+    )
+    rows = goal_rows(goals(read_results(tmp_path), [], {}))[1:]
+    assert [row[1:3] for row in rows] == [
+        ("0.75, 1.00, 1.25 against 1.00, 1.25, 1.50 px", "met"),
+        ("1.250 (2.000 s against 1.60 s)", "not met"),
+        ("0.106 (0.170 s against 1.60 s)", "not met"),
+        ("0.013 (0.020 s against 1.60 s)", "met"),
+    ]
+    write_result(tmp_path, "ours_pair", distance=1.26)
+    assert goal_rows(goals(read_results(tmp_path), [], {}))[1][2] == "not met"
+
+
 def test_shots_are_a_row_for_every_number_of_pairs(tmp_path):
     for name, distance in (("ours-5", 1.5), ("ours-10", 1.25), ("matched-5", 2.0), ("mine", 1.0)):
         write_result(tmp_path / "shots", name, distance=distance)

@@ -12,6 +12,7 @@ import pytest
 from tfmetareg.config import Config, Data, Evaluate
 from tfmetareg.data.records import examples
 from tfmetareg.errors import UserError
+from tfmetareg.losses import local_ncc
 from tfmetareg.models.weights import save_weights
 from tfmetareg.runs.alignments import measured_alignments
 from tfmetareg.runs.evaluate import evaluate
@@ -65,6 +66,23 @@ def test_a_networks_row_holds_the_alignment_and_its_time(opened):
     # Fresh weights hardly deform: what is left is the alignment.
     assert network["distance_px"]["mean"] < 0.5 < 8 < network["distance_px"]["before_mean"]
     assert all(0 < float(pair["seconds_alignment"]) < float(pair["seconds"]) for pair in pairs)
+
+
+def test_each_pair_is_adapted_to_alone_from_the_same_weights(opened):
+    run = opened("affine")
+    path = run.workdir / "mine.h5"
+    save_weights(run.model(), path)
+    plain, _ = measured(run, str(path))
+    options = Evaluate(weights=str(path), adapt_steps=8, adapt_learning_rate=1e-2)
+    result = json.loads(evaluate(run, options).read_text())
+    assert result["local_ncc"]["mean"] > plain["local_ncc"]["mean"] + 0.005
+    assert result["seconds_per_pair"]["median"] > plain["seconds_per_pair"]["median"]
+    # The examples are registered once more after the last pair: nothing of it is left in the weights.
+    with open(run.workdir / "results" / "mine.csv", newline="", encoding="utf-8") as stream:
+        first = next(csv.DictReader(stream))
+    shown = np.load(run.workdir / "results" / "mine.examples.npz")
+    warped, fixed = (shown[name][:1, ..., None] for name in ("warped", "fixed"))
+    assert float(local_ncc(fixed, warped)[0]) == pytest.approx(float(first["local_ncc"]), abs=1e-5)
 
 
 def test_alignments_are_found_once_for_the_pairs_that_are_there(opened):

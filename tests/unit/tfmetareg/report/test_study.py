@@ -1,0 +1,52 @@
+"""The table of a study: means, differences and which schedule comes first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tfmetareg.report.study import Loss, Outcome, schedule_rows, task_rows, write_study
+
+
+def outcome(schedule: str, task: str, ours: float, matched: float, seed: int = 0) -> Outcome:
+    return Outcome(schedule, task, seed, 60, Loss(-0.1, ours), Loss(-0.2, matched), Loss(-0.15, -0.3))
+
+
+OUTCOMES = [
+    outcome("one", "brain", -0.50, -0.45),
+    outcome("one", "eye", -0.40, -0.41),
+    outcome("other", "brain", -0.60, -0.45),
+    outcome("other", "eye", -0.50, -0.41),
+]
+
+
+def test_the_schedule_that_adapts_best_comes_first_with_its_means():
+    _, first, second = schedule_rows(OUTCOMES)
+    assert first[:7] == ("other", "60", "-0.1000", "-0.5500", "-0.2000", "-0.4300", "-0.3000")
+    assert (first[7], first[9]) == ("-0.1200", "2 of 2")
+    assert (second[0], second[7], second[9]) == ("one", "-0.0200", "1 of 2")
+    low, high = (float(value) for value in second[8].split(" … "))
+    assert (low, high) == pytest.approx((-0.05, 0.01))
+
+
+def test_a_single_case_has_no_interval():
+    assert schedule_rows(OUTCOMES[:1])[1][8] == "–"
+
+
+def test_each_task_has_the_mean_of_its_seeds():
+    more = [outcome("one", "brain", -0.50, -0.43, seed=1)]
+    assert task_rows([*OUTCOMES, *more]) == [
+        ("Schedule", "brain", "eye"),
+        ("one", "-0.0600", "+0.0100"),
+        ("other", "-0.1500", "-0.0900"),
+    ]
+
+
+def test_the_files_hold_what_the_page_says(tmp_path):
+    page = write_study(tmp_path, OUTCOMES, {"one": {}, "other": {"reptile.inner_steps": 5}})
+    assert (tmp_path / "tables" / "study.md").read_text() == page
+    assert "* one: nothing" in page and "* other: `reptile.inner_steps=5`" in page
+    record = json.loads((tmp_path / "tables" / "study.json").read_text())
+    assert record["outcomes"][2]["ours"] == {"before": -0.1, "after": -0.6}
+    assert "over 2 cases" in page and "seeds" not in page.split("\n\n")[1]

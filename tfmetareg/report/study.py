@@ -1,0 +1,138 @@
+"""A study of schedules: what each is worth on tasks that it has not seen, beside joint training as long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfmetareg.files import StrPath, write_json, write_text
+from tfmetareg.report.statistics import mean_interval
+from tfmetareg.report.tables import markdown_rows
+
+TEXT = (
+    "Each source task in turn is left out of pretraining and meta-training and then adapted to by ten epochs; "
+    "loss of Eq. (1) on its test pairs, mean over the tasks left out{seeds}, before and after. Matched: joint "
+    "training on the same tasks from the same start, for as many gradient steps and at the same rates. Difference: Ours "
+    "less Matched after adaptation, below zero where meta-learning is ahead; its 95 % bootstrap interval is "
+    "over {cases} cases."
+)
+HEADINGS = (
+    ("Schedule", "Gradient steps", "Ours before", "after", "Matched before", "after")
+    + ("Pretrained only, after", "Difference", "95 % interval", "Ours ahead in")
+)
+
+
+class Loss(NamedTuple):
+    """Mean loss of Eq. (1) on a task's test pairs before and after adaptation to the task."""
+
+    before: float
+    after: float
+
+
+class Outcome(NamedTuple):
+    """One schedule, one task left out, one seed.
+
+    Attributes:
+        schedule, task, seed: which.
+        gradient_steps: of the meta-training, and of the control.
+        ours, matched, pretrained: adapted from the meta-learned start, from the control, and from their common
+            start.
+    """
+
+    schedule: str
+    task: str
+    seed: int
+    gradient_steps: int
+    ours: Loss
+    matched: Loss
+    pretrained: Loss
+
+    @property
+    def difference(self) -> float:
+        """Ours less Matched, after adaptation."""
+        return self.ours.after - self.matched.after
+
+
+def write_study(workdir: StrPath, outcomes: Sequence[Outcome], schedules: dict[str, dict[str, Any]]) -> str:
+    """Writes <workdir>/tables/study.json and study.md.
+
+    Args:
+        workdir: work directory.
+        outcomes: of all schedules on the same tasks and seeds.
+        schedules: what each schedule changes, for the page.
+
+    Returns:
+        The page, Markdown.
+    """
+    seeds = len({outcome.seed for outcome in outcomes})
+    text = TEXT.format(
+        seeds=f" and {seeds} seeds" if seeds > 1 else "", cases=len({(o.task, o.seed) for o in outcomes})
+    )
+    page = "\n".join(
+        [
+            f"# Schedules on tasks left out\n\n{text}\n",
+            markdown_rows(schedule_rows(outcomes)),
+            "## Difference on each task\n",
+            markdown_rows(task_rows(outcomes)),
+            "## What each schedule changes\n",
+            *(f"* {name}: {_changes(changed)}" for name, changed in schedules.items()),
+            "",
+        ]
+    )
+    folder = Path(workdir, "tables")
+    records = [{**outcome._asdict(), **_losses(outcome)} for outcome in outcomes]
+    write_json(folder / "study.json", {"schema": 1, "schedules": schedules, "outcomes": records})
+    write_text(folder / "study.md", page)
+    return page
+
+
+def schedule_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """A row for each schedule, headings first; the schedule that adapts best comes first."""
+    by_schedule = _grouped(outcomes)
+    order = sorted(by_schedule, key=lambda name: np.mean([o.ours.after for o in by_schedule[name]]))
+    return [HEADINGS, *(_schedule_row(name, by_schedule[name]) for name in order)]
+
+
+def task_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """Each schedule's difference on each task left out, mean over the seeds; headings first."""
+    tasks = list(dict.fromkeys(outcome.task for outcome in outcomes))
+    rows = [("Schedule", *tasks)]
+    for name, own in _grouped(outcomes).items():
+        means = [np.mean([outcome.difference for outcome in own if outcome.task == task]) for task in tasks]
+        rows.append((name, *(f"{mean:+.4f}" for mean in means)))
+    return rows
+
+
+def _schedule_row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    differences = np.array([outcome.difference for outcome in outcomes])
+    low, high = mean_interval(differences)
+    return (
+        name,
+        str(outcomes[0].gradient_steps),
+        *(
+            f"{np.mean([getattr(getattr(outcome, kind), when) for outcome in outcomes]):.4f}"
+            for kind, when in (
+                *(("ours", "before"), ("ours", "after")),
+                *(("matched", "before"), ("matched", "after"), ("pretrained", "after")),
+            )
+        ),
+        f"{differences.mean():+.4f}",
+        "–" if low is None else f"{low:+.4f} … {high:+.4f}",
+        f"{np.sum(differences < 0)} of {len(differences)}",
+    )
+
+
+def _grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    names = dict.fromkeys(outcome.schedule for outcome in outcomes)
+    return {name: [outcome for outcome in outcomes if outcome.schedule == name] for name in names}
+
+
+def _losses(outcome: Outcome) -> dict[str, dict[str, float]]:
+    return {kind: getattr(outcome, kind)._asdict() for kind in ("ours", "matched", "pretrained")}
+
+
+def _changes(changed: dict[str, Any]) -> str:
+    return ", ".join(f"`{key}={value}`" for key, value in changed.items()) or "nothing"
