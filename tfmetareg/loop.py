@@ -17,6 +17,15 @@ StepFn = Callable[[Any], dict[str, tf.Tensor]]
 OnMetrics = Callable[[int, dict[str, tf.Tensor]], None]
 
 
+class DivergedError(UserError):
+    """The loss is no longer a number."""
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"training diverged at step {step}; lower the learning rate and use another --workdir."
+        )
+
+
 def run_loop(
     step_fn: StepFn,
     state: TrainState,
@@ -42,7 +51,7 @@ def run_loop(
             as a whole and to which the next batch is copied while it works.
 
     Raises:
-        UserError: training has diverged; nothing is saved then.
+        DivergedError: training has diverged; nothing is saved then.
         tf.errors.OpError: a record cannot be read; nothing is saved then either.
         KeyboardInterrupt: after Ctrl-C.
         SystemExit: after a termination signal.
@@ -60,7 +69,7 @@ def run_loop(
             fetch = accelerator and step < total_steps and not (save or stop)
             ahead = _next(state.iterator, accelerator) if fetch else None
             if not all(math.isfinite(value) for value in metrics.values()):
-                raise _diverged(step)
+                raise DivergedError(step)
             state.step.assign(step)
             for callback in on_metrics:
                 callback(step, metrics)
@@ -86,11 +95,7 @@ def _launched(step_fn: StepFn, batch: Any, step: int) -> dict[str, tf.Tensor]:
     except tf.errors.InvalidArgumentError as error:
         if "indices" not in error.message:  # What the warp makes of a displacement that is not a number.
             raise
-        raise _diverged(step) from None
-
-
-def _diverged(step: int) -> UserError:
-    return UserError(f"training diverged at step {step}; lower the learning rate and use another --workdir.")
+        raise DivergedError(step) from None
 
 
 @contextlib.contextmanager

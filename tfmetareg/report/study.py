@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,21 +40,21 @@ class Outcome(NamedTuple):
         schedule, task, seed: which.
         gradient_steps: of the meta-training, and of the control.
         ours, matched, pretrained: adapted from the meta-learned start, from the control, and from their common
-            start.
+            start; None where that diverged.
     """
 
     schedule: str
     task: str
     seed: int
     gradient_steps: int
-    ours: Loss
-    matched: Loss
-    pretrained: Loss
+    ours: Loss | None
+    matched: Loss | None
+    pretrained: Loss | None
 
     @property
-    def difference(self) -> float:
-        """Ours less Matched, after adaptation."""
-        return self.ours.after - self.matched.after
+    def difference(self) -> float | None:
+        """Ours less Matched, after adaptation; None where one of them diverged."""
+        return self.ours.after - self.matched.after if self.ours and self.matched else None
 
 
 def write_study(workdir: StrPath, outcomes: Sequence[Outcome], schedules: dict[str, dict[str, Any]]) -> str:
@@ -90,9 +91,9 @@ def write_study(workdir: StrPath, outcomes: Sequence[Outcome], schedules: dict[s
 
 
 def schedule_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row for each schedule, headings first; the schedule that adapts best comes first."""
+    """A row for each schedule, headings first; what adapts best comes first, what diverged last."""
     by_schedule = _grouped(outcomes)
-    order = sorted(by_schedule, key=lambda name: np.mean([o.ours.after for o in by_schedule[name]]))
+    order = sorted(by_schedule, key=lambda name: _sorting(_mean(by_schedule[name], "ours", "after")))
     return [HEADINGS, *(_schedule_row(name, by_schedule[name]) for name in order)]
 
 
@@ -101,28 +102,32 @@ def task_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     tasks = list(dict.fromkeys(outcome.task for outcome in outcomes))
     rows = [("Schedule", *tasks)]
     for name, own in _grouped(outcomes).items():
-        means = [np.mean([outcome.difference for outcome in own if outcome.task == task]) for task in tasks]
-        rows.append((name, *(f"{mean:+.4f}" for mean in means)))
+        by_task = [[outcome.difference for outcome in own if outcome.task == task] for task in tasks]
+        rows.append((name, *("–" if None in values else f"{np.mean(values):+.4f}" for values in by_task)))
     return rows
 
 
 def _schedule_row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    differences = np.array([outcome.difference for outcome in outcomes])
+    shown = [("ours", "before"), ("ours", "after"), ("matched", "before"), ("matched", "after")]
+    means = [_mean(outcomes, kind, when) for kind, when in [*shown, ("pretrained", "after")]]
+    cells = ["diverged" if mean is None else f"{mean:.4f}" for mean in means]
+    differences = np.array([outcome.difference for outcome in outcomes if outcome.difference is not None])
+    ahead = f"{np.sum(differences < 0)} of {len(outcomes)}"
+    if len(differences) < len(outcomes):
+        return (name, str(outcomes[0].gradient_steps), *cells, "–", "–", ahead)
     low, high = mean_interval(differences)
-    return (
-        name,
-        str(outcomes[0].gradient_steps),
-        *(
-            f"{np.mean([getattr(getattr(outcome, kind), when) for outcome in outcomes]):.4f}"
-            for kind, when in (
-                *(("ours", "before"), ("ours", "after")),
-                *(("matched", "before"), ("matched", "after"), ("pretrained", "after")),
-            )
-        ),
-        f"{differences.mean():+.4f}",
-        "–" if low is None else f"{low:+.4f} … {high:+.4f}",
-        f"{np.sum(differences < 0)} of {len(differences)}",
-    )
+    interval = "–" if low is None else f"{low:+.4f} … {high:+.4f}"
+    return (name, str(outcomes[0].gradient_steps), *cells, f"{differences.mean():+.4f}", interval, ahead)
+
+
+def _mean(outcomes: Sequence[Outcome], kind: str, when: str) -> float | None:
+    """Mean loss over the cases; None where one of them diverged."""
+    losses = [getattr(outcome, kind) for outcome in outcomes]
+    return None if None in losses else float(np.mean([getattr(loss, when) for loss in losses]))
+
+
+def _sorting(mean: float | None) -> float:
+    return math.inf if mean is None else mean
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -130,8 +135,9 @@ def _grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return {name: [outcome for outcome in outcomes if outcome.schedule == name] for name in names}
 
 
-def _losses(outcome: Outcome) -> dict[str, dict[str, float]]:
-    return {kind: getattr(outcome, kind)._asdict() for kind in ("ours", "matched", "pretrained")}
+def _losses(outcome: Outcome) -> dict[str, dict[str, float] | None]:
+    found = {kind: getattr(outcome, kind) for kind in ("ours", "matched", "pretrained")}
+    return {kind: loss and loss._asdict() for kind, loss in found.items()}
 
 
 def _changes(changed: dict[str, Any]) -> str:

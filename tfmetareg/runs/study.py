@@ -20,10 +20,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from tfmetareg.config import Config, changed
 from tfmetareg.errors import UserError
+from tfmetareg.loop import DivergedError
 from tfmetareg.report.results import read_metrics, series
 from tfmetareg.report.study import Loss, Outcome, write_study
 from tfmetareg.runs.reproduce import seeds_of
@@ -114,8 +115,15 @@ def _named(kind: str, *options: Any) -> str:
     return f"{kind}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def _loss(stages: Stages, stage: str) -> Loss:
-    """Trains the stage where that is missing; its loss on the test pairs at its beginning and at its end."""
-    lines = read_metrics(stages.weights(stage).parent)
+def _loss(stages: Stages, stage: str) -> Optional[Loss]:
+    """Trains the stage where that is missing; its loss on the test pairs at its beginning and at its end.
+
+    None where it, or what it starts from, diverges: that is a result too.
+    """
+    try:
+        lines = read_metrics(stages.weights(stage).parent)
+    except DivergedError as error:
+        print(f"{stages.run.workdir}: {error}", file=sys.stderr)
+        return None
     values = series(lines, "step", "test/total")[1]
     return Loss(float(values[0]), float(values[-1]))

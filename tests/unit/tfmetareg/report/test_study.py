@@ -30,6 +30,14 @@ def test_the_schedule_that_adapts_best_comes_first_with_its_means():
     assert (low, high) == pytest.approx((-0.05, 0.01))
 
 
+def test_a_schedule_that_diverged_once_comes_last_and_has_no_mean():
+    failed = OUTCOMES[2]._replace(ours=None)
+    rows = schedule_rows([*OUTCOMES[:2], failed, OUTCOMES[3]])
+    assert rows[2][:7] == ("other", "60", *["diverged"] * 2, "-0.2000", "-0.4300", "-0.3000")
+    assert rows[2][7:] == ("–", "–", "1 of 2")
+    assert task_rows([failed, OUTCOMES[3]])[1] == ("other", "–", "-0.0900")
+
+
 def test_a_single_case_has_no_interval():
     assert schedule_rows(OUTCOMES[:1])[1][8] == "–"
 
