@@ -9,7 +9,7 @@ data=$1
 work=$2
 python=${PYTHON:-.venv/bin/python}
 config=${CONFIG:-configs/reproduce_real.yaml}
-size=${SIZE:-"128 128"}
+size=${SIZE:-"160 160"}
 # For the target, whose pairs start far apart; one folder of records has one preprocessing.
 align=${ALIGN:-affine}
 records=$work/records

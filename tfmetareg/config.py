@@ -211,8 +211,8 @@ class Evaluate:
         split: Split of that task.
         method: Name of the result. Empty means the stage's or the file's name.
         examples: Pairs kept whole for the figures.
-        adapt_steps: Gradient steps on each pair before it is measured, each time from the weights; its time holds
-            them.
+        adapt_steps: Gradient steps on each pair before it is measured, each time from the weights; its time
+            holds them.
         adapt_learning_rate: Adam's rate for those.
     """
 
@@ -484,8 +484,8 @@ def _checked(config: Config) -> Config:
             raise UserError(f"`model.options` must not hold {key}; give `model.{key}`.")
     if config.reptile.outer_momentum and config.reptile.outer_optimizer != "sgd":
         raise UserError(
-            f"`reptile.outer_momentum` ({config.reptile.outer_momentum}) must be 0, unless `reptile.outer_optimizer` "
-            "is sgd: adam has a momentum of its own."
+            f"`reptile.outer_momentum` ({config.reptile.outer_momentum}) must be 0, unless "
+            "`reptile.outer_optimizer` is sgd: adam has a momentum of its own."
         )
     if config.reptile.inner_annealing != "none" and config.reptile.reset_inner == "task":
         raise UserError(
@@ -497,7 +497,9 @@ def _checked(config: Config) -> Config:
             raise UserError(f"`{key}` ({seeds}) must be a number or a list of different seeds.")
     for name in config.study.schedules:
         if not re.fullmatch(r"\w[\w.-]*", name) or re.match(r"(start|control)-", name):
-            raise UserError(f"`study.schedules` must have plain names of letters, digits, '_', '-' and '.', got {name!r}.")
+            raise UserError(
+                f"`study.schedules` must have plain names of letters, digits, '_', '-' and '.', got {name!r}."
+            )
     for key in ("finetune.name", "evaluate.method", "export.name"):
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)

@@ -56,7 +56,8 @@ def test_the_task_left_out_is_only_adapted_to(whole):
 
 def test_what_schedules_share_is_trained_once(whole):
     stages = sorted(path.parent.name for path in whole.glob("task_a-0/*/*/model.h5"))
-    assert stages == [*["fine_tune_10", "matched", "matched_10"], *["ours_10"] * 2, "pretrain", *["reptile"] * 2]
+    shared, own = ["fine_tune_10", "matched", "matched_10", "pretrain"], ["ours_10", "reptile"]
+    assert stages == sorted([*shared, *own, *own])
     (start,) = whole.glob("task_a-0/start-*")
     before = {name: decided(whole / "task_a-0" / name, "reptile") for name in SCHEDULES}
     assert len({content["reptile.init (digest)"] for content in before.values()}) == 1
@@ -90,9 +91,9 @@ def test_a_further_schedule_trains_itself_alone(whole, records_root, capsys):
         ([], {"a/b": {}}, "`study.schedules` must have plain names"),
         ([], {"a": {"reptile.innersteps": 3}}, "did you mean `reptile.inner_steps`?"),
         ([], {"a": {"reptile.inner_steps": 0}}, "`reptile.inner_steps`: must be"),
-        ([], {"a": {"reptile.meta_batch_size": 3}}, "schedule `a`: `reptile.meta_batch_size` (3) must be at most"),
+        ([], {"a": {"reptile.meta_batch_size": 3}}, "schedule `a`: `reptile.meta_batch_size` (3) must be at"),
         (["--study.left_out=[target]"], SCHEDULES, "`study.left_out`: `target` is not a source"),
-        (["--study.seeds=[1,1]"], SCHEDULES, "`study.seeds` ([1, 1]) must be a number or a list of different"),
+        (["--study.seeds=[1,1]"], SCHEDULES, "`study.seeds` ([1, 1]) must be a number or a list of"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(

@@ -121,7 +121,8 @@ def _as_other_tasks(adaptations: tf.data.Dataset, seed: int) -> tf.data.Dataset:
     def other(index: tf.Tensor, pairs: PairBatch) -> PairBatch:
         flat = PairBatch(*[tf.reshape(image, [-1, *image.shape[-3:]]) for image in pairs])
         shown = task_like(flat, tf.stack([tf.constant(seed, tf.int64), index]))
-        return PairBatch(*[tf.ensure_shape(tf.reshape(new, tf.shape(old)), old.shape) for new, old in zip(shown, pairs)])
+        batches = [tf.reshape(new, tf.shape(old)) for new, old in zip(shown, pairs)]
+        return PairBatch(*[tf.ensure_shape(new, old.shape) for new, old in zip(batches, pairs)])
 
     return adaptations.enumerate().map(other)
 

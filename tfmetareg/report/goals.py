@@ -124,7 +124,9 @@ def _share_of_time(text: str, seconds: float | None, peer: Result, limit: float)
     if seconds is None or not peer.seconds_per_pair:
         return []
     share = seconds / peer.seconds_per_pair
-    return [Goal(text, f"{share:.3f} ({seconds:.3f} s against {peer.seconds_per_pair:.2f} s)", share <= limit)]
+    return [
+        Goal(text, f"{share:.3f} ({seconds:.3f} s against {peer.seconds_per_pair:.2f} s)", share <= limit)
+    ]
 
 
 def _quartiles(result: Result) -> np.ndarray:

@@ -67,8 +67,8 @@ METHODS = (
     Method(
         "ours_pair",
         "Ours, pair by pair",
-        "The meta-learned initialisation, adapted to each test pair alone by a few gradient steps, which its time "
-        "holds; it needs no fine-tuning pairs.",
+        "The meta-learned initialisation, adapted to each test pair alone by a few gradient steps, which its "
+        "time holds; it needs no fine-tuning pairs.",
     ),
     Method(
         "matched",

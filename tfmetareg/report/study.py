@@ -14,15 +14,17 @@ from tfmetareg.report.statistics import mean_interval
 from tfmetareg.report.tables import markdown_rows
 
 TEXT = (
-    "Each source task in turn is left out of pretraining and meta-training and then adapted to by ten epochs; "
-    "loss of Eq. (1) on its test pairs, mean over the tasks left out{seeds}, before and after. Matched: joint "
-    "training on the same tasks from the same start, for as many gradient steps and at the same rates. Difference: Ours "
-    "less Matched after adaptation, below zero where meta-learning is ahead; its 95 % bootstrap interval is "
-    "over {cases} cases."
+    "Each source task in turn is left out of pretraining and meta-training, then adapted to by ten epochs. "
+    "Loss of Eq. (1) on its test pairs before and after that, mean over the tasks left out{seeds}. Matched: "
+    "joint training on the same tasks from the same start, for as many gradient steps and at the same rate. "
+    "Difference: Ours less Matched after adaptation, below zero where meta-learning is ahead; its 95 % "
+    "bootstrap interval is over {cases} cases."
 )
-HEADINGS = (
-    ("Schedule", "Gradient steps", "Ours before", "after", "Matched before", "after")
-    + ("Pretrained only, after", "Difference", "95 % interval", "Ours ahead in")
+HEADINGS = ("Schedule", "Gradient steps", "Ours before", "after", "Matched before", "after") + (
+    "Pretrained only, after",
+    "Difference",
+    "95 % interval",
+    "Ours ahead in",
 )
 
 
@@ -39,8 +41,8 @@ class Outcome(NamedTuple):
     Attributes:
         schedule, task, seed: which.
         gradient_steps: of the meta-training, and of the control.
-        ours, matched, pretrained: adapted from the meta-learned start, from the control, and from their common
-            start; None where that diverged.
+        ours, matched, pretrained: adapted from the meta-learned start, from the control, and from their
+            common start; None where that diverged.
     """
 
     schedule: str

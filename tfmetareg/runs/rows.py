@@ -5,8 +5,9 @@ Stages, each a folder of the work directory:
 - `pretrain`: `pretrain.steps` gradient steps on the pooled source tasks.
 - `reptile`: meta-training from there.
 - `matched`, the control for `reptile`: joint training on the pooled source tasks from the same start, with
-  exactly as many gradient steps and pairs in each, the inner loop's optimizer and rate, annealed where either rate of the meta-training is,
-  and each task drawn equally often, as in the meta-training.
+  exactly as many gradient steps and pairs in each, the inner loop's optimizer and rate, annealed where either
+  rate of the meta-training is, the same augmentation, and each task drawn equally often, as in the
+  meta-training.
 - `model_unseen`: one joint training from random weights with as many gradient steps as `pretrain` and
   `reptile` took together, on the schedule of `pretrain`; `model_seen`: the same with the target's
   fine-tuning pairs in the pool. In these and in `pretrain`, each pair of the pool is drawn equally often.
@@ -14,8 +15,8 @@ Stages, each a folder of the work directory:
   `reptile` or `matched`; `fine_tune_long`, ...: `reproduce.long_epochs` epochs.
 
 Rows: `transfer` is `pretrain` measured as it is, `ours_pair` is `reptile` adapted to each test pair alone by
-`reproduce.pair_steps` gradient steps; `not_deformed`, `affine`, `elastix` and `syn` need no training, every other
-row is the stage of its name.
+`reproduce.pair_steps` gradient steps; `not_deformed`, `affine`, `elastix` and `syn` need no training, every
+other row is the stage of its name.
 """
 
 from __future__ import annotations

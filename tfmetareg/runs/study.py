@@ -1,9 +1,9 @@
-"""Compares schedules of meta-training without a look at the target: leave-one-task-out over the source tasks.
+"""Compares schedules of meta-training without a look at the target: leave-one-task-out over the sources.
 
 Each source task in turn plays the target's part: what is pretrained and meta-trained on the others is adapted
-to it for ten epochs on its training pairs, and measured on its test pairs. Every schedule has its control beside
-it, joint training from the same start with as many gradient steps (`rows`, `matched`). What two schedules have
-in common is trained once:
+to it for ten epochs on its training pairs, and measured on its test pairs. Every schedule has its control
+beside it, joint training from the same start with as many gradient steps (`rows`, `matched`). What two
+schedules have in common is trained once:
 
     <workdir>/<task>-<seed>/start-<digest>/      pretrain, fine_tune_10
     <workdir>/<task>-<seed>/control-<digest>/    matched, matched_10
@@ -58,15 +58,17 @@ def _check(whole: Run, left_out: list[str], schedules: dict[str, Config]) -> Non
         raise UserError("`study.schedules` must name one schedule at least, {base: {}} for instance.")
     for task in left_out:
         if task not in whole.sources:
-            raise UserError(f"`study.left_out`: `{task}` is not a source; there are: {', '.join(whole.sources)}.")
+            raise UserError(
+                f"`study.left_out`: `{task}` is not a source; there are: {', '.join(whole.sources)}."
+            )
         for split in ("train", "test"):
             whole.records.shards(task, split)
     for name, config in schedules.items():
         m = config.reptile.meta_batch_size
         if m > len(whole.sources) - 1:
             raise UserError(
-                f"schedule `{name}`: `reptile.meta_batch_size` ({m}) must be at most the number of source tasks "
-                f"less the one left out ({len(whole.sources) - 1})."
+                f"schedule `{name}`: `reptile.meta_batch_size` ({m}) must be at most the number of source "
+                f"tasks less the one left out ({len(whole.sources) - 1})."
             )
 
 
