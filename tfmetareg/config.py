@@ -158,19 +158,19 @@ class Reptile:
         init: "pretrain" (that stage of the same workdir), "scratch" or a .h5 weights file.
     """
 
-    meta_steps: PositiveInt = 200
+    meta_steps: PositiveInt = 400
     meta_batch_size: PositiveInt = 3
-    inner_steps: PositiveInt = 10
+    inner_steps: PositiveInt = 5
     inner_batch_size: PositiveInt = 1
     inner_optimizer: Literal["adam", "sgd"] = "adam"
-    inner_learning_rate: Rate = 1e-3
+    inner_learning_rate: Rate = 2e-3
     inner_annealing: Annealing = "none"
     outer_optimizer: Literal["adam", "sgd"] = "sgd"
-    outer_learning_rate: Rate = 1.0
-    outer_momentum: Momentum = 0.0
+    outer_learning_rate: Rate = 0.5
+    outer_momentum: Momentum = 0.9
     outer_annealing: Annealing = "linear"
     reset_inner: Literal["never", "task"] = "never"
-    augment: bool = False
+    augment: bool = True
     side_by_side: bool = False
     init: str = "pretrain"
 

@@ -22,8 +22,8 @@ def task_like(pairs: PairBatch, seed: tf.Tensor) -> PairBatch:
 
     One draw of grey levels and orientation holds for all of them, since that is what makes a task: a power of
     the grey levels, half of the time their negative, a flip along each axis and, of square images, an
-    exchange of the axes. Beside that every moving image is warped by a smooth random field of its own, whose size is
-    again one draw for all.
+    exchange of the axes. Beside that every moving image is warped by a smooth random field of its own, whose
+    size is again one draw for all.
 
     Args:
         pairs: uint8 (n, height, width, 1) each.
