@@ -148,9 +148,10 @@ class Reptile:
         inner_optimizer: Optimizer of the inner loop.
         inner_learning_rate: Rate of the inner loop.
         inner_annealing: "linear" takes that rate to zero over the whole meta-training.
-        outer_optimizer: "sgd" is Eq. (2) as printed; "adam" is the paper's meta-optimizer.
+        outer_optimizer: "sgd" is Eq. (2), as printed without momentum; "adam" is the paper's meta-optimizer.
         outer_learning_rate: alpha, outer step size (sgd) or rate of the meta-optimizer (adam).
-        outer_momentum: Nesterov momentum of outer sgd, by which past mean differences go on; 0 for none.
+        outer_momentum: Nesterov momentum of outer sgd, by which past mean differences go on; 0 for none. Adam
+            has one of its own.
         outer_annealing: "linear" takes alpha to zero over the outer updates.
         reset_inner: "never" carries the inner optimizer's slots from task to task; "task" zeroes them.
         augment: Makes a task of its own out of each one drawn: other grey levels, orientation and motion.
@@ -426,9 +427,11 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     """
     values = {**config.to_dict(), "mode": MODES[0]}
     for key, value in changes.items():
-        section, _, name = key.rpartition(".")
+        section, _, name = str(key).rpartition(".")
         if key not in flat_keys():
-            raise UserError(_unknown(key))
+            raise UserError(_unknown(str(key)))
+        if value is None:
+            raise UserError(f"`{key}` must have a value, got none.")
         (values[section] if section else values)[name] = value
     parser = build_parser()
     try:
@@ -482,11 +485,6 @@ def _checked(config: Config) -> Config:
     for key in ("features", "precision"):
         if key in config.model.options:
             raise UserError(f"`model.options` must not hold {key}; give `model.{key}`.")
-    if config.reptile.outer_momentum and config.reptile.outer_optimizer != "sgd":
-        raise UserError(
-            f"`reptile.outer_momentum` ({config.reptile.outer_momentum}) must be 0, unless "
-            "`reptile.outer_optimizer` is sgd: adam has a momentum of its own."
-        )
     if config.reptile.inner_annealing != "none" and config.reptile.reset_inner == "task":
         raise UserError(
             "`reptile.inner_annealing` (linear) must be none, unless `reptile.reset_inner` is never: "
@@ -496,9 +494,10 @@ def _checked(config: Config) -> Config:
         if isinstance(seeds, list) and len(set(seeds)) != max(len(seeds), 1):
             raise UserError(f"`{key}` ({seeds}) must be a number or a list of different seeds.")
     for name in config.study.schedules:
-        if not re.fullmatch(r"\w[\w.-]*", name) or re.match(r"(start|control)-", name):
+        if not re.fullmatch(r"\w[\w.-]*", str(name)) or re.match(r"(start|control)-", str(name)):
             raise UserError(
-                f"`study.schedules` must have plain names of letters, digits, '_', '-' and '.', got {name!r}."
+                "`study.schedules` must have plain names of letters, digits, '_', '-' and '.' that do not "
+                f"begin with `start-` or `control-`, got {name!r}."
             )
     for key in ("finetune.name", "evaluate.method", "export.name"):
         section, name = key.split(".")

@@ -33,10 +33,9 @@ def build_optimizer(
     rate = learning_rate
     if annealing == "linear":
         rate = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, max(updates, 1), 0.0)
-    if name == "adam":
-        optimizer = tf.keras.optimizers.legacy.Adam(rate)
-    else:
-        optimizer = tf.keras.optimizers.legacy.SGD(rate, momentum, nesterov=bool(momentum))
+    classes = {"adam": tf.keras.optimizers.legacy.Adam, "sgd": tf.keras.optimizers.legacy.SGD}
+    settings = {"momentum": momentum, "nesterov": True} if momentum else {}
+    optimizer = classes[name](learning_rate=rate, **settings)
     optimizer._create_all_weights(variables)  # The legacy class has no public `build`.
     return optimizer
 

@@ -48,7 +48,9 @@ def test_every_schedule_is_tried_on_every_task_left_out(whole):
 
 
 def test_the_task_left_out_is_only_adapted_to(whole):
-    for path in whole.glob("task_b-0/*/*/checkpoints/config.json"):
+    found = list(whole.glob("task_b-0/*/*/checkpoints/config.json"))
+    assert len(found) == 8
+    for path in found:
         stage = path.parent.parent
         learnt = decided(stage.parent, stage.name)["data.tasks"]
         assert learnt == (["task_b"] if stage.name.endswith("_10") else ["task_a", "task_c"]), stage
@@ -84,11 +86,41 @@ def test_a_further_schedule_trains_itself_alone(whole, records_root, capsys):
     assert "* faster: `reptile.outer_learning_rate=0.5`" in page
 
 
+def test_a_second_call_trains_nothing_whatever_the_schedules_change(records_root, tmp_path):
+    schedules = {"calm": {"finetune.learning_rate": 1e-4}, "steps": {"pretrain.steps": 2}}
+    only = "--study.left_out=[task_a]"
+    assert study(records_root, tmp_path, only, schedules=schedules) == 0
+    before = times(tmp_path)
+    assert len(before) == 2 * 6
+    assert study(records_root, tmp_path, only, schedules=schedules) == 0
+    assert changed_files(before, tmp_path) == set() and not list(tmp_path.rglob("replaced"))
+
+
+def test_what_diverges_is_a_result(records_root, tmp_path, capsys):
+    wild = {"loss.smoothness_weight": 1e6}
+    options = [f"--{key}={value}" for key, value in wild.items()] + ["--study.left_out=[task_a]"]
+    hot = {"inner_optimizer": "sgd", "inner_learning_rate": 1.0, "inner_steps": 20}
+    schedules = {
+        "start": {"pretrain.optimizer": "sgd", "pretrain.learning_rate": 1.0, "pretrain.steps": 40},
+        "inner": {f"reptile.{key}": value for key, value in hot.items()},
+    }
+    assert study(records_root, tmp_path, *options, schedules=schedules) == 0
+    start, inner = outcomes(tmp_path)
+    assert start["ours"] is start["matched"] is start["pretrained"] is None
+    assert inner["ours"] is None and inner["pretrained"] is not None
+    assert "training diverged at step" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "schedules", "message"),
     [
         ([], {}, "`study.schedules` must name one schedule at least"),
         ([], {"a/b": {}}, "`study.schedules` must have plain names"),
+        ([], {"start-a": {}}, "that do not begin with `start-`"),
+        ([], {"a": {"reptile.inner_steps": None}}, "schedule `a`: `reptile.inner_steps` must have a value"),
+        ([], {"a": {"reptile.init": "scratch"}}, "schedule `a`: `reptile.init` must be a key of pretrain"),
+        ([], {"a": {"loss.window": 7}}, "schedule `a`: `loss.window` must be a key of pretrain or reptile"),
+        (["--study.left_out=[task_a,task_a]"], SCHEDULES, "must name each task once"),
         ([], {"a": {"reptile.innersteps": 3}}, "did you mean `reptile.inner_steps`?"),
         ([], {"a": {"reptile.inner_steps": 0}}, "`reptile.inner_steps`: must be"),
         ([], {"a": {"reptile.meta_batch_size": 3}}, "schedule `a`: `reptile.meta_batch_size` (3) must be at"),

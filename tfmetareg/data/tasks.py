@@ -49,7 +49,9 @@ def mixed_pairs(
     Returns:
         PairBatch, (batch_size, height, width, 1) uint8 as stored.
     """
-    pool = [(task, records.learning_split(task)) for task in [*tasks, *([target] if target else [])]]
+    pool = [(task, "train") for task in tasks]
+    if target:
+        pool.append((target, records.learning_split(target)))
     streams = [
         pair_stream(records, task, split, batch_size=1, seed=seed + 2 * index)
         for index, (task, split) in enumerate(pool)

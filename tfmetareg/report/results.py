@@ -31,7 +31,8 @@ METHODS = (
         "model_seen",
         "Model-Seen",
         "VoxelMorph trained from random weights, in one go, on the source tasks and the target's fine-tuning "
-        "pairs, with as many gradient steps as pretraining and meta-training took together.",
+        "pairs, with as many gradient steps as pretraining and meta-training took together, on the schedule "
+        "of pretraining.",
     ),
     Method(
         "model_unseen",

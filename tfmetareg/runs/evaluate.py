@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -69,14 +70,19 @@ def evaluate(run: Run, options: Evaluate) -> Path:
         Path of the JSON file.
 
     Raises:
-        UserError: no such weights, task or split, or a peer that is not installed.
+        UserError: no such weights, task or split, nothing to adapt, or a peer that is not installed.
     """
     task = options.task or run.target
+    if options.adapt_steps and options.weights in _WORDS:
+        raise UserError(
+            f"`evaluate.adapt_steps` ({options.adapt_steps}) must be 0: `evaluate.weights` "
+            f"({options.weights}) has no weights to adapt."
+        )
     if not task:
         raise UserError(f"{run.records.root}: holds no target task; name a task with `evaluate.task`.")
     with damage_named(run.records, [task]):
         evaluator, results = _measured(run, task, options)
-    method = options.method or _method(options.weights)
+    method = options.method or _method(options.weights) + ("_pair" if options.adapt_steps else "")
     folder = run.workdir / "results"
     write_text(folder / f"{method}.csv", to_csv(results))
     with published(folder / f"{method}.examples.npz") as temporary:
@@ -87,6 +93,7 @@ def evaluate(run: Run, options: Evaluate) -> Path:
         "task": task,
         "split": options.split,
         **_origin(run, options.weights),
+        **({"adapt_steps": options.adapt_steps} if options.adapt_steps else {}),
         **summary(results),
         "per_pair": f"{method}.csv",
     }
@@ -132,7 +139,11 @@ def _adapting(model: RegistrationModel, adaptation: Adaptation, steps: int) -> R
     def register(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
         images = tuple(image.numpy()[0, ..., 0] for image in pair)
         model.set_weights(start)
-        adaptation(itertools.repeat(images, steps))
+        try:
+            adaptation(itertools.repeat(images, steps))
+        except UserError as error:
+            print(f"note: a pair is left as the weights have it: {error}", file=sys.stderr)
+            model.set_weights(start)
         warped, displacement = registrar(*images)
         return tf.constant(warped[None, ..., None]), tf.constant(displacement[None])
 

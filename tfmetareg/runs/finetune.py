@@ -16,7 +16,7 @@ from tfmetareg.data.tasks import task_pairs
 from tfmetareg.errors import UserError
 from tfmetareg.evaluation import Evaluator
 from tfmetareg.events import MetricsLog
-from tfmetareg.loop import OnMetrics
+from tfmetareg.loop import DivergedError, OnMetrics
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.runs.run import Run, open_run
 from tfmetareg.runs.stage import Training, plain_training, train_stage
@@ -96,6 +96,8 @@ class _Watch:
 
     def _evaluate(self, step: int) -> None:
         results = self._evaluator()
+        if not all(math.isfinite(result.loss) for result in results):
+            raise DivergedError(step)
         distances = [result.distance_px for result in results if result.distance_px is not None]
         self._log.write(
             step,

@@ -28,10 +28,10 @@ def run(config: Config, workdir: Path) -> Path:
 _LONGEST_STRIDE = 2.6
 
 
-def _tell_long_strides(options: Reptile) -> None:
+def _tell_long_strides(options: Reptile, momentum: float) -> None:
     """Says so where momentum takes the outer update so far that it is prone to diverge."""
-    stride = options.outer_learning_rate / (1 - options.outer_momentum)
-    if options.outer_momentum and stride > _LONGEST_STRIDE * options.meta_batch_size:
+    stride = options.outer_learning_rate / (1 - momentum)
+    if momentum and stride > _LONGEST_STRIDE * options.meta_batch_size:
         print(
             f"note: `reptile.outer_learning_rate` / (1 - `reptile.outer_momentum`) is {stride:.3g}, prone to "
             f"diverge above {_LONGEST_STRIDE * options.meta_batch_size:.3g} = {_LONGEST_STRIDE} x "
@@ -43,7 +43,6 @@ def _tell_long_strides(options: Reptile) -> None:
 def meta_train(run: Run) -> Path:
     """The stage itself, for a run that is open."""
     options, loss_fn = run.config.reptile, run.loss_fn()
-    _tell_long_strides(options)
     gradient_steps = options.meta_steps * options.meta_batch_size * options.inner_steps
     # Made before anything is trained, so that a mistake shows at once.
     batches = episodes(
@@ -69,13 +68,15 @@ def meta_train(run: Run) -> Path:
         )
 
     def build(model: RegistrationModel) -> Training:
+        momentum = options.outer_momentum if options.outer_optimizer == "sgd" else 0.0
+        _tell_long_strides(options, momentum)
         outer = build_optimizer(
             options.outer_optimizer,
             options.outer_learning_rate,
             model.trainable_variables,
             annealing=options.outer_annealing,
             updates=options.meta_steps,
-            momentum=options.outer_momentum,
+            momentum=momentum,
         )
         if options.side_by_side:
             copies = [run.model() for _ in range(options.meta_batch_size)]

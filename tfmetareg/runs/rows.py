@@ -218,10 +218,16 @@ def _result(run: Run, method: str) -> Path:
 
 def _measuring(run: Run, weights: str, method: str, examples: int) -> Evaluate:
     """How a row is measured."""
-    steps = run.config.reproduce.pair_steps if method == "ours_pair" else 0
-    options = dataclasses.replace(
-        run.config.evaluate, weights=weights, method=method, task="", split="test", adapt_steps=steps
-    )
+    options = dataclasses.replace(run.config.evaluate, weights=weights, method=method, task="", split="test")
+    if method == "ours_pair":
+        options = dataclasses.replace(options, adapt_steps=run.config.reproduce.pair_steps)
+    else:  # The rate decides on nothing then.
+        unadapted = Evaluate()
+        options = dataclasses.replace(
+            options,
+            adapt_steps=unadapted.adapt_steps,
+            adapt_learning_rate=unadapted.adapt_learning_rate,
+        )
     return dataclasses.replace(options, examples=examples) if examples else options
 
 

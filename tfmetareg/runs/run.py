@@ -262,18 +262,22 @@ def open_run(config: Config, workdir: Path) -> Run:
     """Opens the data, building the embedded tasks where none are named, and sets the seed.
 
     Raises:
-        UserError: the data root does not exist, a task is not in it or named
-            twice, or the target is ambiguous.
+        UserError: the data root does not exist, a task is not in it, named
+            twice or both source and target, or the target is ambiguous.
     """
     settle(config)
     records = _open_records(config.data)
     manifest = records.manifest
-    sources = tuple(config.data.sources or manifest.names("source"))
+    target = _target(config, records)
+    others = [name for name in manifest.names("source") if name != target]
+    sources = tuple(config.data.sources or others)
     for name in sources:
         manifest.task(name)
+    if target in sources:
+        raise UserError(f"`data.sources` ({', '.join(sources)}) must not hold the target, `{target}`.")
     if len(set(sources)) < len(sources):
         raise UserError(f"`data.sources` ({', '.join(sources)}) must name each task once.")
-    run = Run(config, Path(workdir), records, sources, _target(config, records))
+    run = Run(config, Path(workdir), records, sources, target)
     if config.data.verify:
         for task in run.tasks:
             for split in manifest.task(task).splits:

@@ -75,15 +75,32 @@ def test_each_pair_is_adapted_to_alone_from_the_same_weights(opened):
     plain, before = measured(run, str(path))
     options = Evaluate(weights=str(path), adapt_steps=10, adapt_learning_rate=1e-3)
     result = json.loads(evaluate(run, options).read_text())
-    with open(run.workdir / "results" / "mine.csv", newline="", encoding="utf-8") as stream:
+    with open(run.workdir / "results" / "mine_pair.csv", newline="", encoding="utf-8") as stream:
         after = list(csv.DictReader(stream))
     for one, other in zip(before, after):
         assert float(other["loss"]) < float(one["loss"])
     assert result["seconds_per_pair"]["median"] > plain["seconds_per_pair"]["median"]
     # The examples are registered once more after the last pair: nothing of it is left in the weights.
-    shown = np.load(run.workdir / "results" / "mine.examples.npz")
+    shown = np.load(run.workdir / "results" / "mine_pair.examples.npz")
     warped, fixed = (shown[name][:1, ..., None] for name in ("warped", "fixed"))
     assert float(local_ncc(fixed, warped)[0]) == pytest.approx(float(after[0]["local_ncc"]), abs=1e-5)
+
+
+def test_what_has_no_weights_is_not_adapted(opened):
+    with pytest.raises(UserError, match=r"`evaluate.adapt_steps` \(3\) must be 0: .* \(affine\)"):
+        evaluate(opened("none"), Evaluate(weights="affine", adapt_steps=3))
+
+
+def test_a_pair_whose_adaptation_diverges_is_left_as_the_weights_have_it(opened, capsys):
+    run = opened("affine")
+    path = run.workdir / "mine.h5"
+    save_weights(run.model(), path)
+    plain, _ = measured(run, str(path))
+    options = Evaluate(weights=str(path), adapt_steps=30, adapt_learning_rate=1.0)
+    result = json.loads(evaluate(run, options).read_text())
+    assert (result["method"], result["adapt_steps"]) == ("mine_pair", 30)
+    assert result["local_ncc"]["mean"] == pytest.approx(plain["local_ncc"]["mean"], abs=1e-5)
+    assert "left as the weights have it: the adaptation diverged" in capsys.readouterr().err
 
 
 def test_alignments_are_found_once_for_the_pairs_that_are_there(opened):
