@@ -69,7 +69,11 @@ def test_what_schedules_share_is_trained_once(whole):
 def test_the_losses_are_those_of_the_stages(whole):
     (one,) = [one for one in outcomes(whole) if (one["task"], one["schedule"]) == ("task_c", "k1")]
     lines = [line for line in read_metrics(whole / "task_c-0" / "k1" / "ours_10") if "test/total" in line]
-    assert one["ours"] == {"before": lines[0]["test/total"], "after": lines[-1]["test/total"]}
+    assert one["ours"] == {
+        "before": lines[0]["test/total"],
+        "after": lines[-1]["test/total"],
+        "distance": lines[-1]["test/distance_px"],
+    }
     assert (lines[0]["step"], lines[-1]["step"]) == (0, 20)
     assert one["ours"] != one["matched"] != one["pretrained"]
 

@@ -29,10 +29,14 @@ HEADINGS = ("Schedule", "Gradient steps", "Ours before", "after", "Matched befor
 
 
 class Loss(NamedTuple):
-    """Mean loss of Eq. (1) on a task's test pairs before and after adaptation to the task."""
+    """Mean loss of Eq. (1) on a task's test pairs before and after adaptation to the task.
+
+    `distance` is the mean landmark distance after it, in pixels; None without landmarks.
+    """
 
     before: float
     after: float
+    distance: float | None = None
 
 
 class Outcome(NamedTuple):
@@ -80,6 +84,7 @@ def write_study(workdir: StrPath, outcomes: Sequence[Outcome], schedules: dict[s
             markdown_rows(schedule_rows(outcomes)),
             "## Difference on each task\n",
             markdown_rows(task_rows(outcomes)),
+            *_distances(outcomes),
             "## What each schedule changes\n",
             *(f"* {name}: {_changes(changed)}" for name, changed in schedules.items()),
             "",
@@ -107,6 +112,31 @@ def task_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
         by_task = [[outcome.difference for outcome in own if outcome.task == task] for task in tasks]
         rows.append((name, *("–" if None in values else f"{np.mean(values):+.4f}" for values in by_task)))
     return rows
+
+
+def distance_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """Landmark distances after adaptation, mean over the seeds, headings first; no rows without landmarks."""
+    measured = [outcome for outcome in outcomes if _distance(outcome.pretrained) is not None]
+    tasks = list(dict.fromkeys(outcome.task for outcome in measured))
+    kinds = {"ours": "Ours", "matched": "Matched", "pretrained": "Pretrained only"}
+    rows = [("Schedule", *(f"{task}: {title}" for task in tasks for title in kinds.values()))]
+    for name, own in _grouped(measured).items():
+        cells = []
+        for task in tasks:
+            for kind in kinds:
+                values = [_distance(getattr(outcome, kind)) for outcome in own if outcome.task == task]
+                cells.append("–" if None in values else f"{np.mean(values):.3f}")
+        rows.append((name, *cells))
+    return rows if tasks else []
+
+
+def _distances(outcomes: Sequence[Outcome]) -> list[str]:
+    rows = distance_rows(outcomes)
+    return ["## Landmark distance after adaptation, in pixels\n", markdown_rows(rows)] if rows else []
+
+
+def _distance(loss: Loss | None) -> float | None:
+    return loss and loss.distance
 
 
 def _schedule_row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:

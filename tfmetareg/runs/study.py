@@ -171,8 +171,11 @@ def _loss(stages: Stages, stage: str, known: dict[Path, Optional[Loss]]) -> Opti
     if folder not in known:
         try:
             lines = read_metrics(stages.weights(stage).parent)
-            values = series(lines, "step", "test/total")[1]
-            known[folder] = Loss(float(values[0]), float(values[-1]))
+            losses, distances = (
+                series(lines, "step", f"test/{name}")[1] for name in ("total", "distance_px")
+            )
+            distance = float(distances[-1]) if len(distances) else None
+            known[folder] = Loss(float(losses[0]), float(losses[-1]), distance)
         except DivergedError as error:
             print(f"{folder}: {error}", file=sys.stderr)
             known[folder] = None

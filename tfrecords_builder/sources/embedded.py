@@ -63,8 +63,9 @@ def embedded_tasks(
         seed: of everything random, not negative.
 
     Returns:
-        brain_t1w, brain_t1gd, brain_t2w, abdomen_ct, octa_choroid (sources) and octa_scp (target, with
-        landmarks at vessel junctions). Images are float32 in about [0, 1], for CT in Hounsfield units.
+        brain_t1w, brain_t1gd, brain_t2w, abdomen_ct, octa_choroid (sources) and octa_scp (target). Landmarks
+        are on a lattice in octa_choroid, at vessel junctions in octa_scp; the others have none. Images are
+        float32 in about [0, 1], for CT in Hounsfield units.
     """
     if min(image_size) < 32 or max(image_size) > 2 * min(image_size):
         raise UserError(
@@ -135,7 +136,7 @@ def _adjacent_slices(
 
 
 def _choroid(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
-    """Repeat scans of choroidal vessel beds, without landmarks."""
+    """Repeat scans of choroidal vessel beds, with exact landmarks on a lattice."""
     return [
         functools.partial(_choroid_pairs, shape, seed, eye)
         for eye in _eyes("choroid", splits, shape[1], seed)
@@ -147,14 +148,16 @@ def _choroid_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[I
     bed, grain = _bed(seed, eye.subject, shape)
     for number, distance in eye.distances:
         rng = keyed_rng(seed, "scan", eye.subject, number)
-        motion, _ = _scaled_motion(_motion(canvas, rng, shape[1]), _lattice(shape), shape, distance)
+        motion = _motion(canvas, rng, shape[1])
+        motion, moving_landmarks = _scaled_motion(motion, _lattice(shape), shape, distance)
+        fixed_landmarks = deformation.carry_points(moving_landmarks, motion)
         scans = []
         for displacement in (motion, np.zeros_like(motion)):
             own = retina.capillaries(canvas, rng, frame)
             flow = retina.replace_flow(grain, own, rng, share=0.25, patch_px=0.05 * frame)
             scan = deformation.warp(bed * (0.8 + 0.35 * flow), displacement)
             scans.append(_scan(_crop(scan, shape), rng))
-        yield ImagePair(f"{eye.subject}-{number:03d}", eye.subject, scans[0], scans[1], split=eye.split)
+        yield _scan_pair(eye, number, scans, (moving_landmarks, fixed_landmarks), shape)
 
 
 def _plexus(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
@@ -187,17 +190,22 @@ def plexus_pair(
         mesh = retina.replace_flow(eye.mesh, own, rng, share=0.3, patch_px=0.05 * eye.frame)
         image = retina.superficial_plexus(eye.vessels, mesh, eye.distance, eye.faz)
         scans.append(_scan(_crop(deformation.warp(image, displacement), shape), rng))
-    border = np.float32(_border(shape))
-    pair = ImagePair(
-        f"{subject}-{number:03d}",
-        subject,
-        scans[0],
-        scans[1],
-        moving_landmarks - border,
-        fixed_landmarks - border,
-        split=split,
-    )
+    of_eye = _Scans(split, subject, ())
+    pair = _scan_pair(of_eye, number, scans, (moving_landmarks, fixed_landmarks), shape)
     return pair, _crop(motion, shape)
+
+
+def _scan_pair(
+    eye: _Scans,
+    number: int,
+    scans: list[np.ndarray],
+    landmarks: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
+) -> ImagePair:
+    """The pair of two scans, with their landmarks, those of the moving one first, on the canvas."""
+    border = np.float32(_border(shape))
+    own = [points - border for points in landmarks]
+    return ImagePair(f"{eye.subject}-{number:03d}", eye.subject, *scans, *own, split=eye.split)
 
 
 def _bed(seed: int, subject: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tfmetareg.report.study import Loss, Outcome, schedule_rows, task_rows, write_study
+from tfmetareg.report.study import Loss, Outcome, distance_rows, schedule_rows, task_rows, write_study
 
 
 def outcome(schedule: str, task: str, ours: float, matched: float, seed: int = 0) -> Outcome:
@@ -51,10 +51,22 @@ def test_each_task_has_the_mean_of_its_seeds():
     ]
 
 
+def test_distances_are_shown_of_the_tasks_that_have_landmarks(tmp_path):
+    near, far = OUTCOMES[1], OUTCOMES[1]._replace(seed=1)
+    near = near._replace(**{kind: Loss(0, 0, 1.0) for kind in ("ours", "matched", "pretrained")})
+    far = far._replace(ours=Loss(0, 0, 2.0), matched=None, pretrained=Loss(0, 0, 4.0))
+    assert distance_rows([OUTCOMES[0], near, far]) == [
+        ("Schedule", "eye: Ours", "eye: Matched", "eye: Pretrained only"),
+        ("one", "1.500", "–", "2.500"),
+    ]
+    assert "eye: Ours" in write_study(tmp_path, [near, far], {"one": {}})
+
+
 def test_the_files_hold_what_the_page_says(tmp_path):
     page = write_study(tmp_path, OUTCOMES, {"one": {}, "other": {"reptile.inner_steps": 5}})
     assert (tmp_path / "tables" / "study.md").read_text() == page
     assert "* one: nothing" in page and "* other: `reptile.inner_steps=5`" in page
     record = json.loads((tmp_path / "tables" / "study.json").read_text())
-    assert record["outcomes"][2]["ours"] == {"before": -0.1, "after": -0.6}
+    assert record["outcomes"][2]["ours"] == {"before": -0.1, "after": -0.6, "distance": None}
+    assert "Landmark distance" not in page
     assert "over 2 cases" in page and "seeds" not in page.split("\n\n")[1]
