@@ -9,8 +9,8 @@ from tfmetareg.types import PairBatch
 
 # Exponents of the grey levels, as powers of two up and down.
 _OCTAVES = 1.0
-# Standard deviation of the added displacement at most, as a share of the shorter side. Chosen on source tasks left
-# out (docs/study.md): with half of it distant pairs stay apart, with more the fit suffers.
+# Standard deviation of the added displacement at most, as a share of the shorter side. Chosen on source tasks
+# left out (docs/study.md): with half of it distant pairs stay apart, with more the fit suffers.
 _REACH = 0.05
 # Nodes of the grid that the displacement is interpolated from, on each axis.
 _COARSEST, _FINEST = 3, 8
