@@ -101,6 +101,7 @@ def test_the_control_has_the_start_and_the_rate_of_the_meta_training(whole):
         "optimizer": "inner_optimizer",
         "learning_rate": "inner_learning_rate",
         "annealing": "outer_annealing",
+        "augment": "augment",
     }
     for key, its in same.items():
         assert matched[f"pretrain.{key}"] == reptile[f"reptile.{its}"], key

@@ -32,14 +32,15 @@ class Stage:
         inner = build_optimizer("adam", 1e-2, variables)
         inner.epsilon = 1e-3  # With the usual one, a vanishing gradient's rounding becomes a full step.
         if kind == "reptile":
-            outer = build_optimizer("adam", 1e-3, variables, annealing="linear", updates=9)
+            outer = build_optimizer("sgd", 0.1, variables, annealing="linear", updates=9, momentum=0.9)
             self.optimizers = {"inner": inner, "outer": outer}
             self._step = lambda episode: reptile_step(self.model, inner, outer, registration_loss, episode)
-            batches = episodes(records, TASKS, meta_batch_size=2, inner_steps=3, batch_size=2, seed=5)
+            sizes = {"meta_batch_size": 2, "inner_steps": 3, "batch_size": 2}
+            batches = episodes(records, TASKS, **sizes, seed=5, augment=True)
         else:
             self.optimizers = {"optimizer": inner}
             self._step = lambda pair: gradient_step(self.model, inner, registration_loss, pair)._asdict()
-            batches = mixed_pairs(records, TASKS, batch_size=2, seed=5)
+            batches = mixed_pairs(records, TASKS, batch_size=2, seed=5, augment=True)
         self.state = TrainState(self.model, self.optimizers, batches)
 
     def step(self, batch):

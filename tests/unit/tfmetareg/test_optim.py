@@ -52,6 +52,18 @@ def test_after_a_reset_the_next_adam_step_is_a_first_step():
     assert int(used.iterations) == 1
 
 
+def test_momentum_goes_on_in_nesterov_s_way():
+    variables = new_variables()
+    optimizer = build_optimizer("sgd", 1.0, variables, momentum=0.5)
+    moved = [step(optimizer, variables, scale)[0][0] for scale in (1.0, 0.0, 0.0)]
+    np.testing.assert_allclose(moved, [-1.5, -0.25, -0.125], atol=1e-6)
+
+
+def test_an_optimizer_without_such_a_momentum_refuses_one():
+    with pytest.raises((TypeError, ValueError)):
+        build_optimizer("adam", 1.0, new_variables(), momentum=0.5)
+
+
 def test_linear_annealing_reaches_zero_after_its_steps_and_stays():
     variables = new_variables()
     optimizer = build_optimizer("sgd", 1.0, variables, annealing="linear", updates=4)

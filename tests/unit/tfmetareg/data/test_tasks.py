@@ -102,6 +102,52 @@ def test_the_targets_fine_tuning_pairs_join_the_pool_with_the_same_chance(record
     assert 50 < joined < 110  # 8 of 26 pairs: 80 of 260.
 
 
+def grey_maps(before: np.ndarray, after: np.ndarray) -> tuple[bool, float]:
+    """Whether the grey levels of equal pixels fall, and the power by which they rise; turned back before."""
+    best = max(
+        (np.rot90(after, turn, (-2, -1))[..., ::mirror] for turn in range(4) for mirror in (1, -1)),
+        key=lambda turned: abs(np.corrcoef(before.ravel(), turned.ravel())[0, 1]),
+    )
+    falls = np.corrcoef(before.ravel(), best.ravel())[0, 1] < 0
+    levels = 1 - best / 255 if falls else best / 255
+    middle = np.abs(before / 255 - 0.5) < 0.01
+    return bool(falls), round(float(np.log(levels[middle].mean()) / np.log(0.5)), 1)
+
+
+def test_an_augmented_episode_has_one_map_of_grey_levels_for_each_of_its_tasks(records):
+    plain, shown = (
+        iter(
+            episodes(records, TASKS, meta_batch_size=2, inner_steps=4, batch_size=2, seed=0, augment=augment)
+        )
+        for augment in (False, True)
+    )
+    seen = set()
+    for _ in range(6):
+        before, after = next(plain), next(shown)
+        assert after.fixed.shape == before.fixed.shape and after.fixed.dtype == before.fixed.dtype
+        for row in range(2):
+            images = (
+                np.float32(episode.fixed[row, ..., 0]).reshape(8, 32, 32) for episode in (before, after)
+            )
+            maps = {grey_maps(*pair) for pair in zip(*images)}
+            assert len({falls for falls, _ in maps}) == 1
+            assert np.ptp([power for _, power in maps]) < 0.25
+            seen.add(min(maps))
+    assert len({falls for falls, _ in seen}) == 2 and len(seen) > 6
+
+
+def test_each_pair_of_an_augmented_pool_is_of_a_task_of_its_own(records):
+    plain, shown = (
+        iter(mixed_pairs(records, TASKS, batch_size=8, seed=0, augment=augment)) for augment in (False, True)
+    )
+    before, after = next(plain), next(shown)
+    maps = [
+        grey_maps(*(np.float32(batch.fixed[index, ..., 0]) for batch in (before, after)))
+        for index in range(8)
+    ]
+    assert len({falls for falls, _ in maps}) == 2 and len(set(maps)) > 4
+
+
 def test_more_tasks_than_there_are_is_an_error_that_says_so(records):
     with pytest.raises(UserError, match=r"`reptile.meta_batch_size` \(4\) must be at most .* \(3: task_a"):
         make_episodes(records, m=4)
