@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.machine import computes_bfloat16
 from benchmarks.results import add_shares
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +35,9 @@ def run(output):
 def test_every_case_and_repetition_of_every_contender_is_there(run):
     found = {case["name"]: {*case["results"]} for case in run["cases"]}
     compared = {*CONTENDERS}
+    types = ["float32"] + ["bfloat16"] * computes_bfloat16(run["machine"])
     assert found == {
-        "matrix_product_float32": {"machine"},
+        **{f"matrix_product_{name}": {"machine"} for name in types},
         "memory_traffic": {"machine"},
         "meta_step_128_b1": compared,
         "register_128": compared,

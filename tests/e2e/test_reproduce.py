@@ -144,10 +144,11 @@ def test_one_changed_key_touches_only_the_rows_that_depend_on_it(copy, records_r
     }
     assert (copy / "replaced" / "reptile-1" / "model.h5").is_file()
     # What else depends on it was not asked for, and is of another configuration now.
-    assert set(ROWS) - set(results(copy)) == {"ours_long"}
+    assert set(ROWS) - set(results(copy)) == {"ours_long", "ours_pair"}
     assert set(results(copy / "shots")) == {"fine_tune-4", "matched-4", "scratch-4"}
     assert (copy / "replaced" / "ours_long-1" / "model.h5").is_file()
-    assert (copy / "replaced" / "results-1" / "ours_long.csv").is_file()
+    for row in ("ours_long", "ours_pair"):
+        assert (copy / "replaced" / "results-1" / f"{row}.csv").is_file()
     assert (copy / "shots" / "replaced" / "ours-4-1" / "model.h5").is_file()
     assert "Ours (long)" not in (copy / "report.html").read_text()
 

@@ -23,10 +23,10 @@ def turned(degrees: float, shift=(0.0, 0.0), stretch: float = 1.0, size: int = 1
     return np.column_stack([matrix, centre - matrix @ centre + shift])
 
 
-def noisy_pair(truth: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def noisy_pair(truth: np.ndarray, seed: int = 0, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """moving(truth(p)) = fixed(p), with noise of its own in each."""
     rng = np.random.default_rng(seed + 100)
-    moving = vessels(seed)
+    moving = vessels(seed, size)
     fixed = resample(moving, truth)
     return tuple(np.clip(image + rng.normal(0, 20, image.shape), 0, 255) for image in (moving, fixed))
 
@@ -51,6 +51,12 @@ def test_a_stretch_takes_an_affine_alignment():
     truth = turned(2, (6, -4), stretch=1.08)
     assert error(align(*noisy_pair(truth), "affine"), truth) < 0.3
     assert error(align(*noisy_pair(truth), "rigid"), truth) > 0.8
+
+
+@pytest.mark.parametrize("size", [321, 480])
+def test_large_images_are_averaged_down_and_the_alignment_is_in_their_own_pixels(size):
+    truth = turned(4, (21, -17), stretch=1.05, size=size)
+    assert error(align(*noisy_pair(truth, size=size), "affine"), truth) < 0.3
 
 
 def test_an_aligned_pair_stays_and_a_rigid_alignment_is_rigid():
