@@ -282,10 +282,18 @@ def test_the_tables_of_the_report_lie_in_files(whole):
         ("ours_long", "fine_tune_long"),
         ("ours_long", "matched_long"),
     ]
+    of_loss = [(one["method"], one["other"]) for one in statistics["loss_comparisons"]]
+    assert of_loss == [(one["method"], one["other"]) for one in statistics["comparisons"]]
     assert len(statistics["goals"]) == 7
     assert {point["pairs"] for point in json.loads((tables / "shots.json").read_text())["points"]} == {4}
     page = (whole / "report.html").read_text()
-    for heading in ("Goals", "Paired differences", "With few pairs", "Fine-tuning curves"):
+    for heading in (
+        "Goals",
+        "Paired differences",
+        "Paired differences of the loss",
+        "With few pairs",
+        "Fine-tuning curves",
+    ):
         assert f"<h2>{heading}</h2>" in page
     assert (whole / "figures" / "shots.png").is_file()
 

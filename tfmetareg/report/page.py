@@ -36,6 +36,9 @@ DIFFERENCES = (
     "seeds; below zero the first is better. Interval: bootstrap over the test pairs. p: Wilcoxon's "
     "signed-rank test."
 )
+LOSSES = (
+    "The same of the loss of Eq. (1), which is what training brings down; below zero the first is better."
+)
 SHOTS = (
     "Landmark distance in pixels (mean ± standard deviation) after fine-tuning on so many pairs, equally "
     "many gradient steps each."
@@ -96,7 +99,7 @@ def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
     """
     workdir = Path(workdir)
     folder, table = workdir / "tables", build_table(results)
-    found = comparisons(results)
+    found, losses = comparisons(results), comparisons(results, measure="loss")
     points, few = read_shots(workdir)
     aims = goals(results, [*found, *few], mean_curves(read_seed_stages(workdir, results)))
     left_out = _read_run_card(workdir).get("left_out", {})
@@ -106,16 +109,18 @@ def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
     write_text(folder / "table.csv", to_csv(table))
     write_json(folder / "table.json", {"schema": 1, "rows": to_record(table), "left_out": left_out})
     listings = [
-        Listing("Goals", GOALS, goal_rows(aims)) if aims else None,
-        Listing("Paired differences", DIFFERENCES, comparison_rows(found)) if found else None,
-        Listing("With few pairs", SHOTS, shot_rows(points)) if points else None,
-        Listing("With few pairs: paired differences", DIFFERENCES, comparison_rows(few)) if few else None,
+        Listing("Goals", GOALS, goal_rows(aims)),
+        Listing("Paired differences", DIFFERENCES, comparison_rows(found)),
+        Listing("Paired differences of the loss", LOSSES, comparison_rows(losses, "loss", 4)),
+        Listing("With few pairs", SHOTS, shot_rows(points)),
+        Listing("With few pairs: paired differences", DIFFERENCES, comparison_rows(few)),
     ]
-    shown = [listing for listing in listings if listing]
-    if found or aims:
+    shown = [listing for listing in listings if len(listing.rows) > 1]
+    if found or losses or aims:
         record = {
             "schema": 1,
             "comparisons": [comparison._asdict() for comparison in found],
+            "loss_comparisons": [comparison._asdict() for comparison in losses],
             "goals": [goal._asdict() for goal in aims],
         }
         write_json(folder / "statistics.json", record)

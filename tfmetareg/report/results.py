@@ -177,6 +177,7 @@ class PairScore:
     local_ncc: float | None
     folding_percent: float | None
     seconds: float | None
+    loss: float | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -22,14 +22,16 @@ RESAMPLES = 9999
 
 
 class Comparison(NamedTuple):
-    """`method` against `other`: the difference of the landmark distances, pair by pair, in pixels.
+    """`method` against `other`: the difference of a measure, pair by pair.
+
+    The measure is one of which less is better: the landmark distance, in pixels, or the loss.
 
     Attributes:
         pairs: number of test pairs.
         difference: mean of method - other; below zero the method is the better one.
         low, high: its bootstrap interval over the pairs; None of a single pair.
         p_value: of Wilcoxon's signed-rank test, two-sided.
-        over_seeds: the mean difference of every seed; empty where there is but one.
+        over_seeds: the mean difference of every seed; empty where there is but one, and of the loss.
     """
 
     method: str
@@ -43,7 +45,7 @@ class Comparison(NamedTuple):
 
 
 def compare(method: str, other: str, values: Sequence[float], others: Sequence[float]) -> Comparison:
-    """Compares two methods by their distances on the same pairs, in the same order.
+    """Compares two methods by their values on the same pairs, in the same order.
 
     The interval is the percentile bootstrap's, 95 %, for the mean over the
     pairs: it tells what other test pairs could have given, not what other
@@ -72,20 +74,22 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]
 
 
 def comparisons(
-    results: Sequence[Result], compared: Sequence[tuple[str, str]] = COMPARED
+    results: Sequence[Result],
+    compared: Sequence[tuple[str, str]] = COMPARED,
+    measure: Literal["distance_px", "loss"] = "distance_px",
 ) -> list[Comparison]:
-    """Compares the methods that are among the results and have landmark distances of single pairs."""
+    """Compares the methods that are among the results and have the measure of single pairs."""
     by_method = {result.method: result for result in results}
     found = []
     for method, other in compared:
         if method not in by_method or other not in by_method:
             continue
         one, another = by_method[method], by_method[other]
-        distances, others = _distances(one), _distances(another)
-        keys = [key for key in distances if key in others]
+        first, second = _values(one, measure), _values(another, measure)
+        keys = [key for key in first if key in second]
         if keys:
-            values = ([table[key] for key in keys] for table in (distances, others))
-            means = zip(one.seed_distances, another.seed_distances)
+            values = ([table[key] for key in keys] for table in (first, second))
+            means = zip(one.seed_distances, another.seed_distances) if measure == "distance_px" else ()
             found.append(
                 compare(method, other, *values)._replace(
                     over_seeds=tuple(mean - mean_other for mean, mean_other in means)
@@ -94,27 +98,29 @@ def comparisons(
     return found
 
 
-def comparison_rows(found: Sequence[Comparison]) -> list[tuple[str, ...]]:
+def comparison_rows(found: Sequence[Comparison], unit: str = "px", digits: int = 3) -> list[tuple[str, ...]]:
     """The comparisons as a table of text, headings first."""
-    return [HEADINGS, *map(_cells, found)]
+    return [(f"Difference ({unit})", *HEADINGS), *(_cells(comparison, digits) for comparison in found)]
 
 
-def _cells(comparison: Comparison) -> tuple[str, ...]:
-    interval = "–" if comparison.low is None else f"{comparison.low:+.3f} … {comparison.high:+.3f}"
-    seeds = ", ".join(f"{value:+.3f}" for value in comparison.over_seeds) or "–"
+def _cells(comparison: Comparison, digits: int) -> tuple[str, ...]:
+    low, high = comparison.low, comparison.high
+    interval = "–" if low is None else f"{low:+.{digits}f} … {high:+.{digits}f}"
+    seeds = ", ".join(f"{value:+.{digits}f}" for value in comparison.over_seeds) or "–"
     p_value = "<0.001" if comparison.p_value < 0.001 else f"{comparison.p_value:.3f}"
     return (
         f"{label(comparison.method)} − {label(comparison.other)}",
         str(comparison.pairs),
-        f"{comparison.difference:+.3f}",
+        f"{comparison.difference:+.{digits}f}",
         interval,
         p_value,
         seeds,
     )
 
 
-HEADINGS = ("Difference (px)", "Pairs", "Mean", "95 % interval", "Wilcoxon p", "Mean of each seed")
+HEADINGS = ("Pairs", "Mean", "95 % interval", "Wilcoxon p", "Mean of each seed")
 
 
-def _distances(result: Result) -> dict[str, float]:
-    return {score.key: score.distance_px for score in read_scores(result) if score.distance_px is not None}
+def _values(result: Result, measure: str) -> dict[str, float]:
+    values = {score.key: getattr(score, measure) for score in read_scores(result)}
+    return {key: value for key, value in values.items() if value is not None}

@@ -72,5 +72,16 @@ def test_methods_are_compared_pair_by_pair_where_both_are_there(tmp_path):
     assert comparison_rows([found])[1][0] == "Ours (10) − Matched (10)"
 
 
+def test_the_loss_is_compared_likewise_also_where_there_are_no_landmarks(tmp_path):
+    write_result(tmp_path, "ours_10", distance=None, loss=-0.5)
+    write_result(tmp_path, "matched_10", distance=None, loss=-0.4375)
+    results = read_results(tmp_path)
+    assert comparisons(results) == []
+    (found,) = comparisons(results, measure="loss")
+    assert found.difference == found.low == found.high == -0.0625
+    assert comparison_rows([found], "loss", 4)[0][0] == "Difference (loss)"
+    assert comparison_rows([found], "loss", 4)[1][2] == "-0.0625"
+
+
 def means(*values):
     return {"distance_px": {"means": list(values), "std": 0.0}}

@@ -10,12 +10,12 @@ import numpy as np
 
 COLUMNS = (
     "key,subject,distance_before_px,distance_px,ncc_before,ncc,"
-    "local_ncc_before,local_ncc,folding_percent,seconds"
+    "local_ncc_before,local_ncc,folding_percent,seconds,loss"
 ).split(",")
 SIZE = 32
 
 
-def write_result(workdir, method, *, distance=2.0, landmarks=3, **changes):
+def write_result(workdir, method, *, distance=2.0, landmarks=3, loss=-0.5, **changes):
     """Writes the three files of a result; `changes` replace keys of the JSON record."""
     folder = Path(workdir, "results")
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,8 @@ def write_result(workdir, method, *, distance=2.0, landmarks=3, **changes):
         writer.writerow(COLUMNS)
         for pair, offset in enumerate((-0.5, 0.5)):
             after = [6.0, distance + offset] if measured else ["", ""]
-            writer.writerow([f"pair{pair}", f"eye{pair}", *after, 0.3, 0.7, 0.2, 0.5, 0.02, 0.034])
+            measures = [0.3, 0.7, 0.2, 0.5, 0.02, 0.034, loss + offset]
+            writer.writerow([f"pair{pair}", f"eye{pair}", *after, *measures])
     write_examples(folder / f"{method}.examples.npz", shift=1.0, landmarks=landmarks if measured else 0)
 
 
