@@ -1,4 +1,4 @@
-"""Entry: `python train.py --mode {pretrain,reptile,finetune,evaluate,export,reproduce} ...`."""
+"""Entry: `python train.py --mode MODE ...`; `--help` lists the modes and every option."""
 
 import sys
 

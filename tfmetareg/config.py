@@ -35,7 +35,6 @@ Momentum = restricted_number_type("Momentum", float, [(">=", 0), ("<", 1)], join
 Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
-Count = restricted_number_type("Count", int, [(">=", 2)])
 Side = restricted_number_type("Side", int, [(">=", 16), ("<=", 1024)], join="and")
 Annealing = Literal["none", "linear"]
 FieldFormat = Literal["npz", "nii.gz", "h5", "tfm"]

@@ -155,7 +155,7 @@ def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> 
 
 
 def summary(results: list[PairResult]) -> dict[str, Any]:
-    """Means and standard deviations over the pairs, as a result file holds them (DESIGN, section 3)."""
+    """Means and standard deviations over the pairs, as a result file holds them."""
 
     marked = [result for result in results if result.landmarks]
     distance = None

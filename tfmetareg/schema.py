@@ -17,7 +17,6 @@ from tfmetareg.types import ImagePair, no_alignment
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-ROLES = ("source", "target")
 SPLITS = ("train", "finetune", "test")
 # First version of the preprocessing whose records keep the moving image as it was before its alignment.
 _UNALIGNED_SINCE = 3

@@ -84,6 +84,7 @@ def training(options: dict[str, Any]) -> Repeat:
         inner_steps=options["inner_steps"],
         batch_size=options["batch"],
         seed=0,
+        augment=True,
     )
     stream = iter(stream)
 

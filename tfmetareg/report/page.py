@@ -30,7 +30,7 @@ from tfmetareg.report.tables import build_table, markdown_rows, to_csv, to_markd
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 NO_LANDMARKS = "Without landmarks there is no distance; image similarity (NCC) stands in for accuracy."
-GOALS = "What the comparison set out to show, from the means in the table; beside it the paper's values."
+GOALS = "What the comparison set out to show; beside it the paper's values."
 DIFFERENCES = (
     "Landmark distance of the first method less that of the second, pair by pair, each pair's mean over the "
     "seeds; below zero the first is better. Interval: bootstrap over the test pairs. p: Wilcoxon's "
@@ -94,7 +94,7 @@ def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
     """Writes the tables into <workdir>/tables; returns those that the page shows below the first one.
 
     table.md, .csv and .json hold the table of results; statistics.md and .json the paired comparisons and
-    the goals; shots.md and .json the distance over the number of fine-tuning pairs. What the results do
+    the goals; shots.json the distance over the number of fine-tuning pairs. What the results do
     not tell of is left out.
     """
     workdir = Path(workdir)

@@ -129,7 +129,6 @@ class Result:
         dice: overlap of labels, of the pairs that have some; None without any.
         folding_percent: share of pixels whose Jacobian determinant is not positive,
             mean over pairs, in percent.
-        folding_percent_max: the same of the worst pair.
         seconds_per_pair: median time to register a pair.
         seconds_alignment: median time of the alignment in it; None without one.
         scores_path, examples_path: files of the pairs beside the JSON file.
@@ -150,7 +149,6 @@ class Result:
     local_ncc: Spread
     dice: Spread | None
     folding_percent: float | None
-    folding_percent_max: float | None
     seconds_per_pair: float | None
     seconds_alignment: float | None
     scores_path: Path
@@ -171,9 +169,7 @@ class PairScore:
     subject: str
     distance_before_px: float | None
     distance_px: float | None
-    ncc_before: float | None
     ncc: float | None
-    local_ncc_before: float | None
     local_ncc: float | None
     folding_percent: float | None
     seconds: float | None
@@ -321,7 +317,6 @@ def _result(record: dict[str, Any], path: Path) -> Result:
         local_ncc=_spread(record["local_ncc"]),
         dice=_optional_spread(record.get("dice")),
         folding_percent=_number(folding["mean"]),
-        folding_percent_max=_number(folding["max"]),
         seconds_per_pair=_number(record["seconds_per_pair"]["median"]),
         # Null without an alignment, missing in results of before.
         seconds_alignment=_number(record["seconds_per_pair"].get("alignment_median") or None),

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # A module imports from its own layer and from those before it.
 LAYERS = (
     ("types", "errors", "files", "_compat", "config", "schema", "device", "alignment")
-    + ("fields", "points", "transforms", "images"),
+    + ("fields", "transforms", "images"),
     ("spatial",),
     ("data", "models", "losses", "metrics", "peers"),
     ("optim", "steps"),
