@@ -4,7 +4,8 @@ An alignment is a (2, 3) matrix [A | t], (row, column), in pixels: the point p o
 A p + t in the moving one. Registration is SimpleITK's, by correlation at several resolutions. It starts from
 where the images are and from the highest peaks of the phase correlation (windowed, and with the moving image
 turned a little either way); whichever start ends in the best agreement is refined. Large images are
-averaged down first: a network registers what is left, so a tenth of a pixel is not worth three times as long.
+averaged down first: on repeat scans of a retina at 320 pixels that takes a third of the time, and costs
+0.1 px, of which 0.04 are left after the network (docs/results/real).
 """
 
 from __future__ import annotations
