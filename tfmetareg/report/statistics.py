@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -80,15 +81,14 @@ def comparisons(
 ) -> list[Comparison]:
     """Compares the methods that are among the results and have the measure of single pairs."""
     by_method = {result.method: result for result in results}
+    pairs = [(method, other) for method, other in compared if {method, other} <= by_method.keys()]
+    tables = {method: _values(by_method[method], measure) for method in {*itertools.chain(*pairs)}}
     found = []
-    for method, other in compared:
-        if method not in by_method or other not in by_method:
-            continue
+    for method, other in pairs:
         one, another = by_method[method], by_method[other]
-        first, second = _values(one, measure), _values(another, measure)
-        keys = [key for key in first if key in second]
+        keys = [key for key in tables[method] if key in tables[other]]
         if keys:
-            values = ([table[key] for key in keys] for table in (first, second))
+            values = ([tables[name][key] for key in keys] for name in (method, other))
             means = zip(one.seed_distances, another.seed_distances) if measure == "distance_px" else ()
             found.append(
                 compare(method, other, *values)._replace(
