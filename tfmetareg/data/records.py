@@ -116,19 +116,19 @@ def realigned(pairs: tf.data.Dataset, alignments: np.ndarray) -> tf.data.Dataset
 
 
 def pair_stream(
-    records: Records, task: str, split: str, *, batch_size: int, seed: int, limit: Optional[int] = None
+    records: Records, task: str, split: str, *, seed: int, limit: Optional[int] = None
 ) -> tf.data.Dataset:
-    """Endless batches of a split's images, in another order each epoch.
+    """Endless pairs of a split's images, in another order each epoch.
 
-    Epochs follow each other without a gap, so every batch is full. The stream
-    can be checkpointed. Its order is decided by `seed` and by TensorFlow's
-    global seed at the time of the call.
+    Epochs follow each other without a gap. The stream can be checkpointed.
+    Its order is decided by `seed` and by TensorFlow's global seed at the time
+    of the call.
 
     Args:
         limit: so many pairs of the split at most, drawn by `seed`; few are among more.
 
     Returns:
-        PairBatch, uint8, (batch_size, height, width, 1); the moving images
+        PairBatch of single pairs, uint8, (height, width, 1); the moving image
         aligned, where the records have an alignment.
     """
     shards = _shards(records, task, split)
@@ -146,7 +146,7 @@ def pair_stream(
             return pair
         return PairBatch(align_image(pair.moving, record["alignment"]), pair.fixed)
 
-    return serialized.map(images).batch(batch_size, drop_remainder=True)
+    return serialized.map(images)
 
 
 def align_image(moving: tf.Tensor, alignment: tf.Tensor) -> tf.Tensor:

@@ -20,7 +20,8 @@ def task_pairs(
 
     `limit` keeps to so many pairs, drawn by `seed`; few are among more.
     """
-    return ready_ahead(pair_stream(records, task, split, batch_size=batch_size, seed=seed, limit=limit))
+    pairs = pair_stream(records, task, split, seed=seed, limit=limit)
+    return ready_ahead(pairs.batch(batch_size, drop_remainder=True))
 
 
 def mixed_pairs(
@@ -53,8 +54,7 @@ def mixed_pairs(
     if target:
         pool.append((target, records.learning_split(target)))
     streams = [
-        pair_stream(records, task, split, batch_size=1, seed=seed + 2 * index)
-        for index, (task, split) in enumerate(pool)
+        pair_stream(records, task, split, seed=seed + 2 * index) for index, (task, split) in enumerate(pool)
     ]
     sizes = [1 if tasks_equally else records.pair_count(task, split) for task, split in pool]
     shares = tf.constant(sizes, tf.float32)
@@ -64,9 +64,8 @@ def mixed_pairs(
 
     pooled = _interleaved(streams, choose)
     if augment:
-        pooled = _as_other_tasks(pooled, seed)
-    joined = pooled.unbatch().batch(batch_size, drop_remainder=True)
-    return ready_ahead(joined)
+        pooled = _as_other_tasks(pooled, [seed, len(pool)], 1)
+    return ready_ahead(pooled.batch(batch_size, drop_remainder=True))
 
 
 def episodes(
@@ -101,32 +100,29 @@ def episodes(
             f"`reptile.meta_batch_size` ({meta_batch_size}) must be at most the number of source tasks "
             f"({len(tasks)}: {', '.join(tasks)})."
         )
-    streams = [
-        pair_stream(records, task, "train", batch_size=batch_size, seed=seed + 2 * index).batch(inner_steps)
-        for index, task in enumerate(tasks)
-    ]
+
+    def adaptations(index: int, task: str) -> tf.data.Dataset:
+        pairs = pair_stream(records, task, "train", seed=seed + 2 * index)
+        if augment:
+            pairs = _as_other_tasks(pairs, [seed, index], inner_steps * batch_size)
+        return pairs.batch(batch_size, drop_remainder=True).batch(inner_steps, drop_remainder=True)
 
     def choose(step: tf.Tensor) -> tf.Tensor:
         ranks = tf.random.stateless_uniform([len(tasks)], [seed, step])
         return tf.cast(tf.argsort(ranks)[:meta_batch_size], tf.int64)
 
-    adaptations = _interleaved(streams, choose)
-    if augment:
-        adaptations = _as_other_tasks(adaptations, seed)
-    joined = adaptations.batch(meta_batch_size, drop_remainder=True)
+    drawn = _interleaved([adaptations(index, task) for index, task in enumerate(tasks)], choose)
+    joined = drawn.batch(meta_batch_size, drop_remainder=True)
     return ready_ahead(joined.map(lambda pairs: Episode(*pairs)))
 
 
-def _as_other_tasks(adaptations: tf.data.Dataset, seed: int) -> tf.data.Dataset:
-    """Each element, pairs of one task in any number of batches, as of a task that was never recorded."""
+def _as_other_tasks(pairs: tf.data.Dataset, seed: Sequence[int], length: int) -> tf.data.Dataset:
+    """Single pairs, so many in a row as of one task that was never recorded, the next ones as of another."""
 
-    def other(index: tf.Tensor, pairs: PairBatch) -> PairBatch:
-        flat = PairBatch(*[tf.reshape(image, [-1, *image.shape[-3:]]) for image in pairs])
-        shown = task_like(flat, tf.stack([tf.constant(seed, tf.int64), index]))
-        batches = [tf.reshape(new, tf.shape(old)) for new, old in zip(shown, pairs)]
-        return PairBatch(*[tf.ensure_shape(new, old.shape) for new, old in zip(batches, pairs)])
+    def other(number: tf.Tensor, pair: PairBatch) -> PairBatch:
+        return task_like(pair, tf.random.fold_in(tf.constant(seed, tf.int64), number // length), number)
 
-    return adaptations.enumerate().map(other)
+    return pairs.enumerate().map(other)
 
 
 def _interleaved(streams: list[tf.data.Dataset], choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
