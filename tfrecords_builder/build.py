@@ -162,6 +162,7 @@ def build_embedded(
     output: Union[str, os.PathLike],
     *,
     image_size: tuple[int, int] = (128, 128),
+    align: str = "none",
     seed: int = 0,
     overwrite: bool = False,
     workers: Optional[int] = None,
@@ -173,6 +174,7 @@ def build_embedded(
     Args:
         output: records folder.
         image_size: (height, width).
+        align: "none", "rigid" or "affine".
         seed: of the images, splits and order.
         overwrite: replace tasks that are there already.
         workers: processes; None for as many as there are processors. With more
@@ -189,7 +191,7 @@ def build_embedded(
     return build(
         embedded_tasks(image_size=image_size, seed=seed, **counts),
         output,
-        preprocessing=Preprocessing(image_size, colour=None),
+        preprocessing=Preprocessing(image_size, align=align, colour=None),
         seed=seed,
         overwrite=overwrite,
         inputs=(),

@@ -252,20 +252,27 @@ def test_reproduce_makes_the_table_and_the_report(records_root, tmp_path, capsys
     assert started == {"fine_tune_10": "pretrain", "ours_10": "reptile"}
 
 
-def test_without_a_data_root_the_embedded_tasks_are_built_once(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("options", "folder", "align"),
+    [([], "embedded", "none"), (["--data.embedded_align=rigid"], "embedded-rigid", "rigid")],
+)
+def test_without_a_data_root_the_embedded_tasks_are_built_once(
+    tmp_path, monkeypatch, capsys, options, folder, align
+):
     from tfrecords_builder import build
 
-    def few(output, image_size):
+    def few(output, image_size, align):
         counts = {"source_pairs": 4, "source_test_pairs": 2, "target_finetune": 4, "target_test": 2}
-        whole(output, image_size=(64, 64), **counts)
+        whole(output, image_size=(64, 64), align=align, **counts)
 
     whole = build.build_embedded
     monkeypatch.setattr(build, "build_embedded", few)
     monkeypatch.chdir(tmp_path)
     for time_of_run, told in ((1, True), (2, False)):
-        assert main(["--mode=pretrain", *SMALL, f"--workdir=run{time_of_run}"]) == 0
-        assert ("building the embedded tasks into data/embedded" in capsys.readouterr().err) is told
-    assert len(Records("data/embedded").manifest.names("source")) == 5
+        assert main(["--mode=pretrain", *SMALL, *options, f"--workdir=run{time_of_run}"]) == 0
+        assert (f"building the embedded tasks into data/{folder}." in capsys.readouterr().err) is told
+    manifest = Records(f"data/{folder}").manifest
+    assert len(manifest.names("source")) == 5 and manifest.align == align
 
 
 MISTAKES = {

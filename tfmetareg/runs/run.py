@@ -289,13 +289,15 @@ def _open_records(data: Data) -> Records:
     """The named records, or the embedded ones."""
     if data.root is not None:
         return Records(data.root)
-    size = data.embedded_size
-    root = EMBEDDED if size == EMBEDDED_SIZE else EMBEDDED.with_name(f"{EMBEDDED.name}-{size}")
+    size, align = data.embedded_size, data.embedded_align
+    own = [str(size)] if size != EMBEDDED_SIZE else []
+    own += [align] if align != "none" else []
+    root = EMBEDDED.with_name("-".join([EMBEDDED.name, *own]))
     if not (root / "manifest.json").is_file():
         from tfrecords_builder.build import build_embedded
 
         print(f"No data named: building the embedded tasks into {root}.", file=sys.stderr)
-        build_embedded(root, image_size=(size, size))
+        build_embedded(root, image_size=(size, size), align=align)
     return Records(root)
 
 
