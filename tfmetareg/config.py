@@ -65,6 +65,7 @@ class Data:
         root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
         embedded_size: Side of the embedded tasks' images in pixels; another than 128 has its own folder.
         embedded_align: How their pairs are aligned first; another than none has its own folder, too.
+        embedded_share: Of their pairs that is made; another than 1 has its own folder, too.
         sources: Source tasks. Empty means all tasks of that role.
         target: Target task. Empty means the only task of that role.
         verify: Compares every shard of these tasks with the manifest's SHA-256 before anything else.
@@ -73,6 +74,7 @@ class Data:
     root: Optional[str] = None
     embedded_size: Side = 128
     embedded_align: Literal["none", "rigid", "affine"] = "none"
+    embedded_share: Rate = 1.0
     sources: List[str] = dataclasses.field(default_factory=list)
     target: str = ""
     verify: bool = False

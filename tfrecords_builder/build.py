@@ -163,6 +163,7 @@ def build_embedded(
     *,
     image_size: tuple[int, int] = (128, 128),
     align: str = "none",
+    share: float = 1.0,
     seed: int = 0,
     overwrite: bool = False,
     workers: Optional[int] = None,
@@ -175,6 +176,7 @@ def build_embedded(
         output: records folder.
         image_size: (height, width).
         align: "none", "rigid" or "affine".
+        share: of the pairs that is made.
         seed: of the images, splits and order.
         overwrite: replace tasks that are there already.
         workers: processes; None for as many as there are processors. With more
@@ -189,7 +191,7 @@ def build_embedded(
     from tfrecords_builder.sources.embedded import embedded_tasks
 
     return build(
-        embedded_tasks(image_size=image_size, seed=seed, **counts),
+        embedded_tasks(image_size=image_size, share=share, seed=seed, **counts),
         output,
         preprocessing=Preprocessing(image_size, align=align, colour=None),
         seed=seed,

@@ -253,17 +253,20 @@ def test_reproduce_makes_the_table_and_the_report(records_root, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("options", "folder", "align"),
-    [([], "embedded", "none"), (["--data.embedded_align=rigid"], "embedded-rigid", "rigid")],
+    ("options", "folder", "align", "pairs"),
+    [
+        ([], "embedded", "none", 8),
+        (["--data.embedded_align=rigid", "--data.embedded_share=0.5"], "embedded-rigid-0.5", "rigid", 4),
+    ],
 )
 def test_without_a_data_root_the_embedded_tasks_are_built_once(
-    tmp_path, monkeypatch, capsys, options, folder, align
+    tmp_path, monkeypatch, capsys, options, folder, align, pairs
 ):
     from tfrecords_builder import build
 
-    def few(output, image_size, align):
-        counts = {"source_pairs": 4, "source_test_pairs": 2, "target_finetune": 4, "target_test": 2}
-        whole(output, image_size=(64, 64), align=align, **counts)
+    def few(output, image_size, **options):
+        counts = {"source_pairs": 8, "source_test_pairs": 2, "target_finetune": 4, "target_test": 2}
+        whole(output, image_size=(64, 64), **options, **counts)
 
     whole = build.build_embedded
     monkeypatch.setattr(build, "build_embedded", few)
@@ -271,8 +274,10 @@ def test_without_a_data_root_the_embedded_tasks_are_built_once(
     for time_of_run, told in ((1, True), (2, False)):
         assert main(["--mode=pretrain", *SMALL, *options, f"--workdir=run{time_of_run}"]) == 0
         assert (f"building the embedded tasks into data/{folder}." in capsys.readouterr().err) is told
-    manifest = Records(f"data/{folder}").manifest
-    assert len(manifest.names("source")) == 5 and manifest.align == align
+    records = Records(f"data/{folder}")
+    assert len(records.manifest.names("source")) == 5 and records.manifest.align == align
+    assert records.pair_count("abdomen_ct", "train") == pairs
+    assert records.pair_count("abdomen_ct", "test") == pairs // 4
 
 
 MISTAKES = {

@@ -289,15 +289,14 @@ def _open_records(data: Data) -> Records:
     """The named records, or the embedded ones."""
     if data.root is not None:
         return Records(data.root)
-    size, align = data.embedded_size, data.embedded_align
-    own = [str(size)] if size != EMBEDDED_SIZE else []
-    own += [align] if align != "none" else []
-    root = EMBEDDED.with_name("-".join([EMBEDDED.name, *own]))
+    size, align, share = data.embedded_size, data.embedded_align, data.embedded_share
+    own = {str(size): size != EMBEDDED_SIZE, align: align != "none", f"{share:g}": share != 1}
+    root = EMBEDDED.with_name("-".join([EMBEDDED.name, *(name for name, used in own.items() if used)]))
     if not (root / "manifest.json").is_file():
         from tfrecords_builder.build import build_embedded
 
         print(f"No data named: building the embedded tasks into {root}.", file=sys.stderr)
-        build_embedded(root, image_size=(size, size), align=align)
+        build_embedded(root, image_size=(size, size), align=align, share=share)
     return Records(root)
 
 

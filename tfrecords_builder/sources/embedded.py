@@ -52,6 +52,7 @@ def embedded_tasks(
     source_test_pairs: int = 20,
     target_finetune: int = 294,
     target_test: int = 74,
+    share: float = 1.0,
     seed: int = 0,
 ) -> list[SourceTask]:
     """The six tasks; images are made as their pairs are iterated.
@@ -60,6 +61,7 @@ def embedded_tasks(
         image_size: (height, width) in pixels; anatomy scales with the shorter side, distances with the width.
         source_pairs, source_test_pairs: pairs in the "train" and the "test" split of each source task.
         target_finetune, target_test: pairs in the "finetune" and the "test" split of the target task.
+        share: of these numbers that is made, rounded, but one pair at least.
         seed: of everything random, not negative.
 
     Returns:
@@ -74,6 +76,8 @@ def embedded_tasks(
         )
     sources = {"train": source_pairs, "test": source_test_pairs}
     target = {"finetune": target_finetune, "test": target_test}
+    for splits in (sources, target):
+        splits.update({split: max(1, round(share * pairs)) for split, pairs in splits.items()})
     makers: list[tuple[str, str, str, dict[str, int], Callable]] = [
         ("brain_t1w", "source", "MRI T1w", sources, functools.partial(_brain, contrast="t1w")),
         ("brain_t1gd", "source", "MRI T1Gd", sources, functools.partial(_brain, contrast="t1gd")),
