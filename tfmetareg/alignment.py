@@ -69,10 +69,12 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     agreements = [_agreement(*bands, alignment) for alignment in candidates]
     if max(agreements) < _MIN_AGREEMENT:
         return no_alignment()
-    found = _enlarged(candidates[int(np.argmax(agreements))], factor)
-    if factor > 1 and agreements[0] < max(agreements):
-        found = _refine(*(image.astype(np.float32) for image in (moving, fixed)), found, kind, [1], _POLISH)
-    return found.astype(np.float32)
+    chosen = int(np.argmax(agreements))
+    alignment = _enlarged(candidates[chosen], factor)
+    if factor > 1 and chosen > 0:
+        whole = (image.astype(np.float32) for image in (moving, fixed))
+        alignment = _refine(*whole, alignment, kind, [1], _POLISH)
+    return alignment.astype(np.float32)
 
 
 def likely_shift(moving: np.ndarray, fixed: np.ndarray) -> float:

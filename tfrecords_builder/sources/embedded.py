@@ -9,6 +9,7 @@ the two scans of a retina are apart depends on the number of pairs in the split 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
@@ -61,7 +62,7 @@ def embedded_tasks(
         image_size: (height, width) in pixels; anatomy scales with the shorter side, distances with the width.
         source_pairs, source_test_pairs: pairs in the "train" and the "test" split of each source task.
         target_finetune, target_test: pairs in the "finetune" and the "test" split of the target task.
-        share: of these numbers that is made, rounded, but one pair at least.
+        share: of these numbers that is made, rounded up.
         seed: of everything random, not negative.
 
     Returns:
@@ -74,10 +75,8 @@ def embedded_tasks(
             f"--image-size ({image_size[0]} {image_size[1]}) must be at least 32 for embedded tasks, "
             "and neither side more than twice the other: the anatomy would not fit."
         )
-    sources = {"train": source_pairs, "test": source_test_pairs}
-    target = {"finetune": target_finetune, "test": target_test}
-    for splits in (sources, target):
-        splits.update({split: max(1, round(share * pairs)) for split, pairs in splits.items()})
+    sources = {"train": math.ceil(share * source_pairs), "test": math.ceil(share * source_test_pairs)}
+    target = {"finetune": math.ceil(share * target_finetune), "test": math.ceil(share * target_test)}
     makers: list[tuple[str, str, str, dict[str, int], Callable]] = [
         ("brain_t1w", "source", "MRI T1w", sources, functools.partial(_brain, contrast="t1w")),
         ("brain_t1gd", "source", "MRI T1Gd", sources, functools.partial(_brain, contrast="t1gd")),
