@@ -25,6 +25,21 @@ SIZE = 32
 FEATURES = [[4, 4], [4, 4, 4]]
 
 
+def _seed() -> None:
+    tf.keras.utils.set_random_seed(0)
+
+
+# What a test draws does not hang on the tests before it: fresh weights are the same in every run.
+seeded_module = pytest.fixture(_seed, scope="module", autouse=True)
+
+
+@pytest.fixture(autouse=True)
+def seeded_test():
+    _seed()
+    yield
+    _seed()  # For the module's fixtures that the next test makes.
+
+
 def texture(rng: np.random.Generator, smoothness: float, size: int = SIZE) -> np.ndarray:
     """A smooth random image, float64 (size, size)."""
     return ndimage.gaussian_filter(rng.normal(size=(size, size)), smoothness, mode="wrap")
