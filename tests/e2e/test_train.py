@@ -265,6 +265,7 @@ def test_without_a_data_root_the_embedded_tasks_are_built_once(
     from tfrecords_builder import build
 
     def few(output, image_size, **options):
+        assert {type(side) for side in image_size} == {int} and type(options["share"]) is float
         counts = {"source_pairs": 8, "source_test_pairs": 2, "target_finetune": 4, "target_test": 2}
         whole(output, image_size=(64, 64), **options, **counts)
 

@@ -289,7 +289,8 @@ def _open_records(data: Data) -> Records:
     """The named records, or the embedded ones."""
     if data.root is not None:
         return Records(data.root)
-    size, align, share = data.embedded_size, data.embedded_align, data.embedded_share
+    # Plain numbers: the builder's processes need not know the configuration's types.
+    size, align, share = int(data.embedded_size), data.embedded_align, float(data.embedded_share)
     own = {str(size): size != EMBEDDED_SIZE, align: align != "none", f"{share:g}": share != 1}
     root = EMBEDDED.with_name("-".join([EMBEDDED.name, *(name for name, used in own.items() if used)]))
     if not (root / "manifest.json").is_file():
