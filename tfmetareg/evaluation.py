@@ -88,12 +88,11 @@ class Evaluator:
         """
         self._aligned = "aligned" in examples.element_spec
         self._register = tf.function(register) if compiled else register
-        self._warp = tf.function(warp)
         # Traces and warms up, so that no pair's time holds it.
         registered = self._registered(next(iter(examples)))
-        # The number of landmarks varies from pair to pair; without a signature, each number would be traced.
-        signature = [examples.element_spec, *map(tf.TensorSpec.from_tensor, registered)]
-        self._measure = tf.function(functools.partial(_measure, loss_fn), input_signature=signature)
+        self._measure = _compiled_measure(
+            loss_fn, *map(tf.TensorSpec.from_tensor, registered), **examples.element_spec
+        )
         self._examples = examples
 
     def __call__(self) -> list[PairResult]:
@@ -143,7 +142,7 @@ class Evaluator:
         if not self._aligned:
             return warped, found, found
         whole = composed(found[0].numpy(), example["alignment"].numpy())[None]
-        return self._warp(example["moving"][None], whole), tf.constant(whole), found
+        return _compiled_warp(example["moving"][None], whole), tf.constant(whole), found
 
 
 def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> list[PairResult]:
@@ -214,6 +213,18 @@ def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
 def _seen(example: dict[str, tf.Tensor]) -> PairBatch:
     """What is registered: the moving image after its alignment, where there is one."""
     return PairBatch(example.get("aligned", example["moving"])[None], example["fixed"][None])
+
+
+_compiled_warp = tf.function(warp)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_measure(
+    loss_fn: LossFn, *specs: tf.TensorSpec, **example: tf.TensorSpec
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """`_measure` as one graph for all evaluators with the same loss and shapes: tracing it takes long."""
+    # The number of landmarks varies from pair to pair; without a signature, each number would be traced.
+    return tf.function(functools.partial(_measure, loss_fn), input_signature=[example, *specs])
 
 
 def _measure(

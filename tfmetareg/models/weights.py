@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import functools
 import json
 import os
 import re
@@ -219,8 +220,14 @@ def _read(path: Path) -> _Stored:
 def _can_be_read(path: Path) -> bool:
     """Whether reading ends, in an error or not: some damage crashes h5py or keeps it busy for ever.
 
-    Tried in a fork, which holds the same memory and takes a fraction of a second.
+    Tried in a fork, which holds the same memory and takes a fraction of a second; once for a file as it is.
     """
+    status = path.stat()
+    return _try_to_read(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=128)
+def _try_to_read(path: Path, *_version: int) -> bool:
     child = os.fork()
     if not child:
         try:

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from tfmetareg.config import MODES, Config, Data, Model
+from tfmetareg.config import MODES, Config, Data, Loss, Model
 from tfmetareg.data.records import Records
 from tfmetareg.device import accelerator, resolve_precision, set_precision
 from tfmetareg.errors import UserError
@@ -80,7 +80,7 @@ class Run:
 
     def loss_fn(self) -> LossFn:
         """Eq. (1) with the configured window, weight and similarity."""
-        return loss_function(self.config)
+        return loss_function(self.config.loss)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -221,9 +221,10 @@ def build_network(
     return model
 
 
-def loss_function(config: Config) -> LossFn:
-    """Eq. (1) with the configured window, weight and similarity."""
-    return functools.partial(registration_loss, **dataclasses.asdict(config.loss))
+@functools.cache
+def loss_function(options: Loss) -> LossFn:
+    """Eq. (1) with the configured window, weight and similarity; the same object for the same options."""
+    return functools.partial(registration_loss, **dataclasses.asdict(options))
 
 
 def settle(config: Config) -> None:

@@ -149,7 +149,7 @@ class Session:
         self._preprocessing = find_preprocessing(weights)
         self._start = self._model.get_weights()
         self._register = Registrar(self._model)
-        self._adapt = Adaptation(self._model, loss_function(config), self._options.adapt_learning_rate)
+        self._adapt = Adaptation(self._model, loss_function(config.loss), self._options.adapt_learning_rate)
 
     def told(self) -> dict[str, Any]:
         """What decides on the results besides images, weights and options, in JSON's types."""

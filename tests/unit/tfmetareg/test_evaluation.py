@@ -148,7 +148,7 @@ def test_pairs_without_spacing_or_labels_have_no_millimetres_and_no_dice(target)
         assert one.distance_px is not None
 
 
-def test_pairs_with_and_without_labels_share_one_trace(target):
+def test_pairs_with_and_without_labels_and_all_methods_share_one_trace(target):
     traces = []
 
     def counted(*arguments):
@@ -158,6 +158,7 @@ def test_pairs_with_and_without_labels_share_one_trace(target):
     mixed = target.take(1).concatenate(target.map(labelled)).concatenate(target.take(1))
     results = Evaluator(undeformed, mixed, counted)()
     assert [one.dice is None for one in results] == [True, False, False, False, True]
+    assert Evaluator(shifted_back, mixed, counted)()[0].distance_px == pytest.approx(0, abs=1e-4)
     assert len(traces) == 1
 
 
