@@ -75,8 +75,8 @@ def embedded_tasks(
             f"--image-size ({image_size[0]} {image_size[1]}) must be at least 32 for embedded tasks, "
             "and neither side more than twice the other: the anatomy would not fit."
         )
-    sources = {"train": math.ceil(share * source_pairs), "test": math.ceil(share * source_test_pairs)}
-    target = {"finetune": math.ceil(share * target_finetune), "test": math.ceil(share * target_test)}
+    sources = {"train": source_pairs, "test": source_test_pairs}
+    target = {"finetune": target_finetune, "test": target_test}
     makers: list[tuple[str, str, str, dict[str, int], Callable]] = [
         ("brain_t1w", "source", "MRI T1w", sources, functools.partial(_brain, contrast="t1w")),
         ("brain_t1gd", "source", "MRI T1Gd", sources, functools.partial(_brain, contrast="t1gd")),
@@ -86,7 +86,8 @@ def embedded_tasks(
         ("octa_scp", "target", "OCTA", target, _plexus),
     ]
     tasks = []
-    for name, role, modality, splits, make in makers:
+    for name, role, modality, whole, make in makers:
+        splits = {split: math.ceil(share * count) for split, count in whole.items()}
         pairs = Lazy(make(tuple(image_size), splits, seed), sum(splits.values()))
         tasks.append(SourceTask(name, role, modality, pairs))
     return tasks
