@@ -30,7 +30,8 @@ UNWATCHED = "--finetune.evaluate_every=0"
 
 def reproduce(records_root: Path, workdir: Path, *options: str, rows: Optional[list[str]] = None) -> int:
     """The smoke preset on the small records; of all rows, or of these without the shots."""
-    chosen = [f"--reproduce.rows=[{','.join(rows or ROWS)}]", *(["--reproduce.shots=[]"] if rows else [])]
+    chosen = [f"--reproduce.rows=[{','.join(rows or ROWS)}]", "--reproduce.long_epochs=12"]
+    chosen += ["--reproduce.shots=[]"] if rows else []
     arguments = ["--mode=reproduce", f"--config={SMOKE}", f"--data.root={records_root}", *chosen, *options]
     return main([*arguments, f"--workdir={workdir}"])
 

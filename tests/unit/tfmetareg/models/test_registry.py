@@ -30,7 +30,6 @@ def random_images(height: int, width: int, batch: int = 1) -> list[tf.Tensor]:
 @pytest.fixture(scope="module")
 def deep_model():
     """Four levels, as the default network has: its stride is 16."""
-    tf.keras.utils.set_random_seed(0)
     model = build_model("vxm_dense", (32, 32), features=[[2, 2, 2, 4], [4, 2, 2, 2, 2]])
     for variable in model.trainable_variables:
         variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.1))
