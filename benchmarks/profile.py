@@ -22,10 +22,10 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from benchmarks import images
 from benchmarks.cases import FEATURES
 from tfmetareg._compat import vxm
-from tfmetareg.losses import registration_loss
+from tfmetareg.training.losses import registration_loss
 from tfmetareg.models.registry import build_model
-from tfmetareg.optim import build_optimizer
-from tfmetareg.steps import gradient_step
+from tfmetareg.training.optim import build_optimizer
+from tfmetareg.training.steps import gradient_step
 from tfmetareg.types import LossTerms, PairBatch
 
 _STEPS = 10

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from benchmarks import images
 from benchmarks.cases import SOURCES, TARGET
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
 from tfrecords_builder.build import build
-from tfrecords_builder.preprocess import Preprocessing
 from tfrecords_builder.sources.base import SourceTask
 
 

@@ -18,7 +18,7 @@ from tfmetareg.data.records import Records
 from tfmetareg.models.registry import build_model
 from tfmetareg.types import ImagePair
 from tfrecords_builder.build import build
-from tfrecords_builder.preprocess import Preprocessing
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfrecords_builder.sources.base import SourceTask
 
 SIZE = 32

@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from tfmetareg.config import Command, parse_command
+from tfmetareg.command_line import Command, parse_command
+from tfmetareg.config import MODES
 from tfmetareg.errors import UserError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_ROOMS = {
+    mode: "tfmetareg.experiments" if mode in ("reproduce", "study") else "tfmetareg.modes" for mode in MODES
+}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -48,7 +52,7 @@ def _show_warning(message: Warning, category: type, *where: Any) -> None:
 def _run(command: Command) -> None:
     # TensorFlow's own notices (missing CUDA, fusion passes that gave up) would bury what matters here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    mode = importlib.import_module(f"tfmetareg.runs.{command.mode}")
+    mode = importlib.import_module(f"{_ROOMS[command.mode]}.{command.mode}")
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")

@@ -6,20 +6,12 @@ cores. `configs/reproduce_paper.yaml` holds the paper's own values.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Union, get_args
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, restricted_number_type
-
-from tfmetareg.errors import UserError
 
 MODES = ("pretrain", "reptile", "finetune", "evaluate", "register", "export", "reproduce", "study")
 
@@ -35,7 +27,6 @@ Momentum = restricted_number_type("Momentum", float, [(">=", 0), ("<", 1)], join
 Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
-Side = restricted_number_type("Side", int, [(">=", 16), ("<=", 1024)], join="and")
 Annealing = Literal["none", "linear"]
 FieldFormat = Literal["npz", "nii.gz", "h5", "tfm"]
 Rows = Literal[
@@ -58,30 +49,27 @@ Rows = Literal[
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class DataOptions:
     """Where the records are and which tasks of them play which part.
 
     Args:
         root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
-        embedded_size: Side of the embedded tasks' images in pixels; another than 128 has its own folder.
-        embedded_align: How their pairs are aligned first; another than none has its own folder, too.
-        embedded_share: Of their pairs that is made; another than 1 has its own folder, too.
+        embedded: Options of `tfrecords_builder build --source embedded` for those, "--image-size 96 96" for
+            instance; each choice has its own folder.
         sources: Source tasks. Empty means all tasks of that role.
         target: Target task. Empty means the only task of that role.
         verify: Compares every shard of these tasks with the manifest's SHA-256 before anything else.
     """
 
     root: Optional[str] = None
-    embedded_size: Side = 128
-    embedded_align: Literal["none", "rigid", "affine"] = "none"
-    embedded_share: Rate = 1.0
+    embedded: str = ""
     sources: List[str] = dataclasses.field(default_factory=list)
     target: str = ""
     verify: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class ModelOptions:
     """The registration network. What is left empty is as in the start weights, or else the default.
 
     Args:
@@ -102,7 +90,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
+class LossOptions:
     """Eq. (1): similarity + lambda * smoothness.
 
     Args:
@@ -117,7 +105,7 @@ class Loss:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretrain:
+class PretrainOptions:
     """Stage 1: joint training on the pooled source tasks.
 
     Args:
@@ -140,7 +128,7 @@ class Pretrain:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reptile:
+class ReptileOptions:
     """Stage 2: meta-training, Eq. (2).
 
     Args:
@@ -180,7 +168,7 @@ class Reptile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finetune:
+class FinetuneOptions:
     """Stage 3: adaptation to the target task.
 
     Args:
@@ -205,7 +193,7 @@ class Finetune:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class EvaluateOptions:
     """Measures a network on a split of one task.
 
     Args:
@@ -230,7 +218,7 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Register:
+class RegisterOptions:
     """Registers image files of any size.
 
     Args:
@@ -269,7 +257,7 @@ class Register:
 
 
 @dataclasses.dataclass(frozen=True)
-class Export:
+class ExportOptions:
     """Writes a SavedModel for TF Serving.
 
     Args:
@@ -284,7 +272,7 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reproduce:
+class ReproduceOptions:
     """The paper's comparison on one target.
 
     Args:
@@ -305,7 +293,7 @@ class Reproduce:
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
+class StudyOptions:
     """Compares schedules on source tasks left out in turn, without a look at the target.
 
     Args:
@@ -334,17 +322,17 @@ class Config:
     deterministic: bool = True
     checkpoint_seconds: NonNegativeFloat = 120.0
     log_every: PositiveInt = 10
-    data: Data = dataclasses.field(default_factory=Data)
-    model: Model = dataclasses.field(default_factory=Model)
-    loss: Loss = dataclasses.field(default_factory=Loss)
-    pretrain: Pretrain = dataclasses.field(default_factory=Pretrain)
-    reptile: Reptile = dataclasses.field(default_factory=Reptile)
-    finetune: Finetune = dataclasses.field(default_factory=Finetune)
-    evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
-    register: Register = dataclasses.field(default_factory=Register)
-    export: Export = dataclasses.field(default_factory=Export)
-    reproduce: Reproduce = dataclasses.field(default_factory=Reproduce)
-    study: Study = dataclasses.field(default_factory=Study)
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+    model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+    loss: LossOptions = dataclasses.field(default_factory=LossOptions)
+    pretrain: PretrainOptions = dataclasses.field(default_factory=PretrainOptions)
+    reptile: ReptileOptions = dataclasses.field(default_factory=ReptileOptions)
+    finetune: FinetuneOptions = dataclasses.field(default_factory=FinetuneOptions)
+    evaluate: EvaluateOptions = dataclasses.field(default_factory=EvaluateOptions)
+    register: RegisterOptions = dataclasses.field(default_factory=RegisterOptions)
+    export: ExportOptions = dataclasses.field(default_factory=ExportOptions)
+    reproduce: ReproduceOptions = dataclasses.field(default_factory=ReproduceOptions)
+    study: StudyOptions = dataclasses.field(default_factory=StudyOptions)
 
     def flat(self, *sections: str) -> dict[str, Any]:
         """`section.key: value` of the named sections; "" names the keys outside any section."""
@@ -363,192 +351,3 @@ class Config:
     def to_yaml(self) -> str:
         """The configuration as YAML that `--config` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """What the user asked for on the command line."""
-
-    mode: str
-    workdir: Path
-    config: Config
-
-
-def build_parser() -> ArgumentParser:
-    """The parser of `train.py`."""
-    parser = ArgumentParser(
-        prog="train.py",
-        exit_on_error=False,
-        allow_abbrev=False,
-        description="Meta-learned medical image registration: pretrain, Reptile, fine-tune, evaluate.",
-    )
-    parser.add_argument("--mode", type=Literal[MODES], required=True, help="What to do.")
-    parser.add_argument(
-        "--config", action="config", help="YAML file of options; configs/<mode>.yaml without it."
-    )
-    parser.add_argument("--workdir", type=Optional[str], help="Where results go; runs/<mode> without it.")
-    parser.add_class_arguments(Config, as_group=True)
-    return parser
-
-
-def parse_command(arguments: Sequence[str], configs: Path) -> Command:
-    """Reads the command line.
-
-    Args:
-        arguments: without the program's name.
-        configs: folder whose `<mode>.yaml` is read where no `--config` is given.
-
-    Raises:
-        UserError: an unknown key, a wrong type, a value out of range, a missing
-            or damaged file; one line that names the key, the rule and the value.
-    """
-    parser = build_parser()
-    arguments = list(arguments)
-    mode, files = _ahead(arguments)
-    default = configs / f"{mode}.yaml"
-    if default.is_file() and not files:
-        arguments = ["--config", str(default), *arguments]
-    for path in filter(None, files):
-        _check_file(path)
-    try:
-        values = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise UserError(_explain(str(error), parser)) from None
-    config = _instantiated(parser, values)
-    return Command(values.mode, Path(values.workdir or f"runs/{values.mode}"), config)
-
-
-def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The configuration with some keys changed.
-
-    Args:
-        config: the configuration.
-        changes: new values by `section.key`.
-
-    Raises:
-        UserError: as `parse_command`.
-    """
-    values = {**config.to_dict(), "mode": MODES[0]}
-    for key, value in changes.items():
-        section, _, name = str(key).rpartition(".")
-        if key not in flat_keys():
-            raise UserError(_unknown(str(key)))
-        if value is None:
-            raise UserError(f"`{key}` must have a value, got none.")
-        (values[section] if section else values)[name] = value
-    parser = build_parser()
-    try:
-        return _instantiated(parser, parser.parse_object(values))
-    except ArgumentError as error:
-        raise UserError(_explain(str(error), parser)) from None
-
-
-def _instantiated(parser: ArgumentParser, values: Any) -> Config:
-    """The configuration out of what the parser read."""
-    # jsonargparse names the call `instantiate_classes` up to 4.48, where `instantiate` is missing.
-    values = getattr(parser, "instantiate", parser.instantiate_classes)(values)
-    return _checked(Config(**{field.name: values[field.name] for field in dataclasses.fields(Config)}))
-
-
-def _ahead(arguments: list[str]) -> tuple[Optional[str], list[Optional[str]]]:
-    """The mode and the files, read ahead of everything else: the mode decides on the default file."""
-    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    ahead.add_argument("--mode", nargs="?")
-    ahead.add_argument("--config", nargs="?", action="append", default=[])
-    found = ahead.parse_known_args(arguments)[0]
-    return found.mode, found.config
-
-
-def _check_file(path: str) -> None:
-    """Refuses a file that holds no configuration by its name, which jsonargparse leaves out."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"`config` ({path}) must be a file that can be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}).") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold sections with their keys, got {content!r:.40}.")
-
-
-def _checked(config: Config) -> Config:
-    """Rules that span more than one value's type."""
-    if config.loss.window % 2 == 0:
-        raise UserError(f"`loss.window` ({config.loss.window}) must be odd: the window has a centre pixel.")
-    if config.reptile.side_by_side and config.reptile.reset_inner != "task":
-        raise UserError(
-            "`reptile.side_by_side` (true) must be false, unless `reptile.reset_inner` is task: "
-            "tasks that are adapted at once cannot hand their slots on."
-        )
-    features = config.model.features
-    if features and (len(features) != 2 or not features[0] or len(features[1]) < len(features[0])):
-        raise UserError(
-            f"`model.features` ({features}) must be [encoder, decoder], the decoder at least as long."
-        )
-    for key in ("features", "precision"):
-        if key in config.model.options:
-            raise UserError(f"`model.options` must not hold {key}; give `model.{key}`.")
-    if config.reptile.inner_annealing != "none" and config.reptile.reset_inner == "task":
-        raise UserError(
-            "`reptile.inner_annealing` (linear) must be none, unless `reptile.reset_inner` is never: "
-            "an optimizer that is reset begins its schedule anew."
-        )
-    for key, seeds in (("reproduce.seeds", config.reproduce.seeds), ("study.seeds", config.study.seeds)):
-        if isinstance(seeds, list) and len(set(seeds)) != max(len(seeds), 1):
-            raise UserError(f"`{key}` ({seeds}) must be a number or a list of different seeds.")
-    for name in config.study.schedules:
-        if not re.fullmatch(r"\w[\w.-]*", str(name)) or re.match(r"(start|control)-", str(name)):
-            raise UserError(
-                "`study.schedules` must have plain names of letters, digits, '_', '-' and '.' that do not "
-                f"begin with `start-` or `control-`, got {name!r}."
-            )
-    for key in ("finetune.name", "evaluate.method", "export.name"):
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
-        if not re.fullmatch(r"[\w.-]*", value) or value.startswith(".") or (name == "name" and not value):
-            raise UserError(f"`{key}` ({value!r}) must be a plain name of letters, digits, '_', '-' and '.'.")
-    if config.finetune.name in _RESERVED:
-        raise UserError(
-            f"`finetune.name` must not be one of {', '.join(_RESERVED)}: they have a meaning already."
-        )
-    return config
-
-
-_REWORDED = (
-    (r'^Parser key "([\w.]+)":', r"`\1`:"),
-    (
-        r"Does not validate against any of the Union subtypes .*Given value: (.*)$",
-        r"must be as `--help` says, got \1.",
-    ),
-    (r"Not of type \w+: (.+) does not conform to restriction (.+)$", r"must be \2 (v: the value), got \1."),
-    (r"Not of type (\w+): .*(?:: | not )'(.*)'$", r"must be of type \1, got \2."),
-    (r"Expected a typing\.Literal\[(.+)\]\. Got value: (.*)$", r"must be one of \1, got \2."),
-    (r"Expected a <class '(\w+)'>\. Got value: (.*)$", r"must be of type \1, got \2."),
-)
-
-
-def _explain(message: str, parser: ArgumentParser) -> str:
-    """One line out of jsonargparse's message; names the nearest known key where one is unknown."""
-    line = " ".join(message.split())
-    for pattern, plain in _REWORDED:
-        line = re.sub(pattern, plain, line)
-    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line)
-    option = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", line)
-    if not group and not option:
-        return line
-    return _unknown(".".join(group.groups()) if group else next(filter(None, option.groups())))
-
-
-def _unknown(unknown: str) -> str:
-    """The line on a key that does not exist."""
-    known = ["mode", "config", "workdir", *flat_keys()]
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
-    hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists them."
-    return f"`{unknown}` is not an option{hint}"
-
-
-def flat_keys() -> list[str]:
-    """Every key as the command line spells it."""
-    sections = [field.name for field in dataclasses.fields(Config)]
-    whole = dataclasses.asdict(Config())
-    return list(Config().flat("", *[name for name in sections if isinstance(whole[name], dict)]))

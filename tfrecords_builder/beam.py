@@ -19,7 +19,7 @@ from typing import Any
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
-from tfrecords_builder.workers import Engine, Job, Run
+from tfrecords_builder.workers import Engine, Job, RunJobs
 
 
 def beam_engine(workers: int, pipeline_options: Sequence[str] = ()) -> Engine:
@@ -43,7 +43,7 @@ def beam_engine(workers: int, pipeline_options: Sequence[str] = ()) -> Engine:
 
 
 @contextlib.contextmanager
-def _engine(options: Sequence[str], staging: Path) -> Iterator[Run]:
+def _engine(options: Sequence[str], staging: Path) -> Iterator[RunJobs]:
     yield functools.partial(_run, options, staging)
 
 

@@ -14,16 +14,16 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Union
 
-from tfmetareg.errors import UserError
-from tfmetareg.schema import SPLITS, Manifest, Split, Task
+from tfmetareg.data.schema import SPLITS, Manifest, Split, Task
+from tfmetareg.errors import Problems, UserError
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfrecords_builder.identity import build_identity
-from tfrecords_builder.preprocess import Preprocessing
-from tfrecords_builder.progress import Progress
+from tfrecords_builder.progress import BuildProgress
 from tfrecords_builder.publish import finish_published, manifest_with, publish, staging_folder
-from tfrecords_builder.sources.base import Lazy, Part, Problems, SourceTask
+from tfrecords_builder.sources.base import Lazy, Part, SourceTask
 from tfrecords_builder.splits import Member, SplitFile, assign_splits, held_out_subjects
-from tfrecords_builder.workers import Engine, Run, available_cpus, local_workers
-from tfrecords_builder.writer import Batch, Prepared, ShardFile, Spooled, shard_files
+from tfrecords_builder.workers import Engine, RunJobs, available_cpus, local_workers
+from tfrecords_builder.writer import Batch, BatchResult, ShardFile, Spooled, shard_files
 
 DEFAULT_SHARDS = 4
 # Pairs between two marks that a restart goes on from.
@@ -207,7 +207,7 @@ def _engine(
     workers: int,
     engine: Optional[Engine] = None,
     staging: Optional[Path] = None,
-) -> contextlib.AbstractContextManager[Run]:
+) -> contextlib.AbstractContextManager[RunJobs]:
     """`engine`, or as many of `workers` as are worth the seconds that they take to start."""
     if not all(isinstance(task.pairs, Lazy) for task in tasks):
         return local_workers(1)
@@ -226,7 +226,7 @@ def _prepare(
     tasks: Sequence[SourceTask],
     preprocessing: Preprocessing,
     problems: Problems,
-    run: Run,
+    run: RunJobs,
     staging: Optional[Path] = None,
 ) -> tuple[list[list[Spooled]], int]:
     """The pairs of each task that can become records, spooled where there is `staging`.
@@ -257,11 +257,11 @@ def _batches(task: SourceTask) -> list[Sequence[Part]]:
 
 
 def _collected(
-    task: SourceTask, results: Iterable[Prepared], problems: Problems
+    task: SourceTask, results: Iterable[BatchResult], problems: Problems
 ) -> tuple[list[Spooled], int]:
     pairs: dict[str, Spooled] = {}
     kept = 0
-    with contextlib.closing(Progress(task.name, operator.length_hint(task.pairs) or None)) as bar:
+    with contextlib.closing(BuildProgress(task.name, operator.length_hint(task.pairs) or None)) as bar:
         for prepared in results:
             for line in prepared.problems:
                 problems.add(line)
@@ -339,7 +339,7 @@ def _write(
     staging: Path,
     shards: int,
     seed: int,
-    run: Run,
+    run: RunJobs,
 ) -> tuple[Task, ...]:
     """Writes the shards of every task into `staging`; the manifest's entries."""
     files = [

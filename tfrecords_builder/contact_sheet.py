@@ -8,9 +8,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from tfmetareg.alignment import resample, to_aligned
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
+from tfmetareg.geometry.affine import points_to_aligned, resample
 from tfmetareg.types import ImagePair, no_alignment
 from tfrecords_builder.inspection import Summary, landmark_distances
 
@@ -90,7 +90,7 @@ def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
         overlay.set_xlabel(f"{distances[0]:.1f} px", fontsize=6)
     for axis in axes[3:]:
         aligned = resample(pair.moving, pair.alignment)
-        _draw_overlay(axis, aligned, to_aligned(pair.moving_landmarks, pair.alignment), pair)
+        _draw_overlay(axis, aligned, points_to_aligned(pair.moving_landmarks, pair.alignment), pair)
         if distances:
             axis.set_xlabel(f"{distances[1]:.1f} px", fontsize=6)
 

@@ -11,16 +11,12 @@ from typing import Union
 import numpy as np
 import tensorflow as tf
 
-from tfmetareg.alignment import to_moving
-from tfmetareg.errors import UserError
+from tfmetareg.data.schema import Manifest, Shard, Task, decode_pair
+from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
-from tfmetareg.schema import Manifest, Shard, Task, decode_pair
+from tfmetareg.geometry.affine import points_to_moving
+from tfmetareg.geometry.align import NETWORK_REACH
 from tfmetareg.types import ImagePair
-from tfrecords_builder.sources.base import Problems
-
-# How far apart corresponding points may be, as a share of the width, for the network to find them: measured
-# with the network and the settings of this project (docs/results/real). What is farther needs `--align`.
-NETWORK_REACH = 0.04
 
 
 @dataclasses.dataclass
@@ -88,7 +84,7 @@ class Summary:
 
 def landmark_distances(pair: ImagePair) -> tuple[float, float]:
     """Mean distance of a pair's landmarks, as evaluation has it, in pixels: before and after alignment."""
-    carried = to_moving(pair.fixed_landmarks, pair.alignment)
+    carried = points_to_moving(pair.fixed_landmarks, pair.alignment)
     before, after = (
         np.linalg.norm(points - pair.moving_landmarks, axis=1).mean()
         for points in (pair.fixed_landmarks, carried)

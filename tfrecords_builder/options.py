@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tfmetareg.alignment import KINDS
 from tfmetareg.errors import UserError
+from tfmetareg.geometry.align import KINDS
+from tfmetareg.imaging.choices import FITS, INTENSITIES, PERCENTILES
 from tfrecords_builder.sources.base import Request, number
 
 if TYPE_CHECKING:
-    from tfrecords_builder.preprocess import Preprocessing
-
-FITS = ("resize", "pad", "crop")
-INTENSITIES = ("equalize", "clahe", "percentile", "none")
-PERCENTILES = (0.1, 99.9)
+    from tfmetareg.imaging.preprocessing import Preprocessing
 
 
 def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
@@ -60,7 +57,7 @@ def requested_preprocessing(options: argparse.Namespace, request: Request) -> Pr
     Raises:
         UserError: options that exclude each other.
     """
-    from tfrecords_builder.preprocess import Preprocessing
+    from tfmetareg.imaging.preprocessing import Preprocessing
 
     if options.percentiles and options.intensity == "none":
         raise UserError("`--percentiles` has no use with `--intensity none`; leave one of them out.")

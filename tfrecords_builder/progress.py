@@ -14,7 +14,7 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Progress:
+class BuildProgress:
     """Tells on stderr how much of some work is done.
 
     Args:
@@ -49,7 +49,7 @@ class Progress:
 
 def progress(items: Iterable[T], label: str, unit: str = "pairs") -> Iterator[T]:
     """Yields the items and tells on stderr how far it is."""
-    bar = Progress(label, operator.length_hint(items) or None, unit)
+    bar = BuildProgress(label, operator.length_hint(items) or None, unit)
     try:
         for item in items:
             yield item

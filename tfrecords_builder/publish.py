@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
+from tfmetareg.data.schema import MANIFEST, SPLITS, Manifest, Task
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256, write_text
-from tfmetareg.schema import MANIFEST, SPLITS, Manifest, Task
 from tfrecords_builder.workers import Stopped
 
 # Within a staging folder: a folder with a manifest of the tasks that are being published.

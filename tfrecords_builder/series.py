@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
 
 from tfmetareg.errors import UserError
-from tfrecords_builder.volumes import Volume
+from tfmetareg.imaging.volumes import Volume
 
 _PREAMBLE = 128
 _MARK = b"DICM"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from tfmetareg.errors import UserError
-from tfrecords_builder.tables import read_table
+from tfmetareg.imaging.tables import read_table
 
 LEARNING_SPLIT = {"source": "train", "target": "finetune"}
 HELD_OUT_SPLIT = "test"

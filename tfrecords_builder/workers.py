@@ -28,9 +28,9 @@ class Job(Protocol):
         """Does it; the result can be pickled."""
 
 
-Run = Callable[[Iterable[Job]], Iterator[Any]]
+RunJobs = Callable[[Iterable[Job]], Iterator[Any]]
 # Gets the build's staging folder.
-Engine = Callable[[Path], "contextlib.AbstractContextManager[Run]"]
+Engine = Callable[[Path], "contextlib.AbstractContextManager[RunJobs]"]
 
 
 class Stopped(UserError):  # noqa: N818 - an event, as KeyboardInterrupt
@@ -43,7 +43,7 @@ def available_cpus() -> int:
 
 
 @contextlib.contextmanager
-def local_workers(count: int) -> Iterator[Run]:
+def local_workers(count: int) -> Iterator[RunJobs]:
     """Gives a function that runs jobs in `count` processes and yields their results in the jobs' order.
 
     With one, that is this process. More are forked from a server that has

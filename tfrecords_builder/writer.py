@@ -17,11 +17,12 @@ from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
+from tfmetareg.data.schema import Shard, encode_pair, shard_name
+from tfmetareg.errors import Problems
 from tfmetareg.files import published, sha256, write_json
-from tfmetareg.schema import Shard, encode_pair, shard_name
+from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
 from tfmetareg.types import ImagePair
-from tfrecords_builder.preprocess import Preprocessing, prepare_pair
-from tfrecords_builder.sources.base import Part, Problems
+from tfrecords_builder.sources.base import Part
 from tfrecords_builder.splits import hashed
 
 
@@ -36,7 +37,7 @@ class Spooled(NamedTuple):
     length: int
 
 
-class Prepared(NamedTuple):
+class BatchResult(NamedTuple):
     """What a batch gave: its pairs, the problems known after it, and whether an earlier run had done it."""
 
     pairs: list[Spooled]
@@ -61,11 +62,11 @@ class Batch:
     problems: Problems
     spool: Optional[Path] = None
 
-    def run(self) -> Prepared:
+    def run(self) -> BatchResult:
         """Reads the parts, or finds that a run before has done so."""
         if self.spool is None:
             pairs = [_spooled(pair, None) for pair in self._pairs()]
-            return Prepared(pairs, self.problems.lines)
+            return BatchResult(pairs, self.problems.lines)
         return self._kept(self.spool) or self._spooled(self.spool)
 
     def _pairs(self) -> Iterator[ImagePair]:
@@ -76,7 +77,7 @@ class Batch:
                     with self.problems.collected():
                         yield prepare_pair(pair, self.preprocessing)
 
-    def _spooled(self, spool: Path) -> Prepared:
+    def _spooled(self, spool: Path) -> BatchResult:
         pairs, digest, offset = [], hashlib.sha256(), 0
         with published(spool) as temporary, open(temporary, "wb") as stream:
             for pair in self._pairs():
@@ -89,14 +90,14 @@ class Batch:
         if not self.problems.lines:
             rows = [pair._replace(spool=None) for pair in pairs]
             write_json(_index(spool), {"sha256": digest.hexdigest(), "pairs": rows})
-        return Prepared(pairs, self.problems.lines)
+        return BatchResult(pairs, self.problems.lines)
 
-    def _kept(self, spool: Path) -> Optional[Prepared]:
+    def _kept(self, spool: Path) -> Optional[BatchResult]:
         index = _read_index(spool)
         if index is None:
             return None
         pairs = [Spooled(*row)._replace(spool=spool) for row in index["pairs"]]
-        return Prepared(pairs, self.problems.lines, kept=True)
+        return BatchResult(pairs, self.problems.lines, kept=True)
 
 
 def _spooled(pair: ImagePair, spool: Optional[Path], offset: int = 0, length: int = 0) -> Spooled:

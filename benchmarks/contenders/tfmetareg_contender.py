@@ -24,11 +24,11 @@ from tfmetareg.cli import main
 from tfmetareg.data.records import Records
 from tfmetareg.data.tasks import episodes, task_pairs
 from tfmetareg.device import accelerator, resolve_precision, set_precision
-from tfmetareg.losses import registration_loss
-from tfmetareg.meta.reptile import reptile_step
+from tfmetareg.training.losses import registration_loss
+from tfmetareg.training.reptile import reptile_step
 from tfmetareg.models.registry import RegistrationModel, build_model
-from tfmetareg.optim import build_optimizer
-from tfmetareg.steps import gradient_step, register_pair
+from tfmetareg.training.optim import build_optimizer
+from tfmetareg.training.steps import gradient_step, register_pair
 from tfmetareg.types import Episode, PairBatch
 
 LEARNING_RATE = 1e-4

@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import SIZE, texture
-from tfmetareg.losses import registration_loss
-from tfmetareg.metrics import landmark_distance
+from tfmetareg.evaluation.metrics import landmark_distance
 from tfmetareg.models.registry import build_model
-from tfmetareg.optim import build_optimizer
-from tfmetareg.steps import gradient_step, register_pair
+from tfmetareg.training.losses import registration_loss
+from tfmetareg.training.optim import build_optimizer
+from tfmetareg.training.steps import gradient_step, register_pair
 from tfmetareg.types import PairBatch
 
 SHIFT = (1, -2)

@@ -9,15 +9,16 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import SIZE, texture
-from tfmetareg.checkpoint import Checkpoints, TrainState
 from tfmetareg.errors import UserError
-from tfmetareg.losses import registration_loss
-from tfmetareg.meta.reptile import reptile_step
+from tfmetareg.geometry.warp import warp
+from tfmetareg.models.build import load_model
 from tfmetareg.models.registry import _BUILDERS, build_model
-from tfmetareg.models.weights import describe, load_model, load_weights, save_weights
-from tfmetareg.optim import build_optimizer
-from tfmetareg.spatial import warp
-from tfmetareg.steps import gradient_step, register_pair
+from tfmetareg.models.weights import describe, load_weights, save_weights
+from tfmetareg.training.checkpoint import Checkpoints, TrainState
+from tfmetareg.training.losses import registration_loss
+from tfmetareg.training.optim import build_optimizer
+from tfmetareg.training.reptile import reptile_step
+from tfmetareg.training.steps import gradient_step, register_pair
 from tfmetareg.types import Episode, PairBatch
 
 # Small ones, for tests that take seconds.

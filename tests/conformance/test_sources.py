@@ -25,8 +25,8 @@ from scipy import ndimage
 from tests.unit.tfrecords_builder.conftest import PairsFolder, blobs, call, lines_told
 from tests.unit.tfrecords_builder.dicom_files import write_series
 from tests.unit.tfrecords_builder.fire_files import write_fire
-from tfmetareg.schema import Manifest
-from tfrecords_builder.preprocess import check_pair
+from tfmetareg.data.schema import Manifest
+from tfmetareg.imaging.preprocessing import check_pair
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.base import Lazy, Request
 from tfrecords_builder.splits import HELD_OUT_SPLIT, LEARNING_SPLIT

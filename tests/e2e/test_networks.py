@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tfmetareg import cli
 from tfmetareg._compat import vxm
+from tfmetareg.models.build import load_model
 from tfmetareg.models.registry import build_model
-from tfmetareg.models.weights import describe, load_model, save_weights
+from tfmetareg.models.weights import describe, save_weights
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
 SMALL = [

@@ -20,13 +20,14 @@ from scipy import ndimage
 from tests.conftest import FEATURES, texture
 from tfmetareg.cli import main
 from tfmetareg.files import write_json
-from tfmetareg.images import write_image
+from tfmetareg.imaging.field_files import read_field
+from tfmetareg.imaging.grid import Grid
+from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.imaging.read import read_pixels
+from tfmetareg.imaging.tables import read_landmarks
+from tfmetareg.imaging.write import write_image
 from tfmetareg.models.registry import build_model
 from tfmetareg.models.weights import save_weights
-from tfmetareg.transforms import Grid, read_field
-from tfrecords_builder.images import read_pixels
-from tfrecords_builder.preprocess import Preprocessing
-from tfrecords_builder.tables import read_landmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 

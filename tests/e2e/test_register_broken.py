@@ -13,9 +13,9 @@ from PIL import Image
 from tests.conftest import FEATURES, texture
 from tfmetareg.cli import main
 from tfmetareg.files import write_json
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import build_model
 from tfmetareg.models.weights import save_weights
-from tfrecords_builder.preprocess import Preprocessing
 
 SIDE = 40
 IMAGES = ("moving", "fixed")

@@ -16,11 +16,12 @@ import yaml
 from tests.conftest import source_task
 from tfmetareg.cli import main
 from tfmetareg.config import Rows
+from tfmetareg.experiments import rows
+from tfmetareg.experiments.shots import shot_counts
 from tfmetareg.files import sha256
-from tfmetareg.runs import rows, stage
-from tfmetareg.runs.shots import shot_counts
+from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.modes import stage
 from tfrecords_builder.build import build
-from tfrecords_builder.preprocess import Preprocessing
 
 SMOKE = Path(__file__).resolve().parents[2] / "configs" / "reproduce_smoke.yaml"
 # All but the peers', which take a second or two per pair.

@@ -252,33 +252,40 @@ def test_reproduce_makes_the_table_and_the_report(records_root, tmp_path, capsys
     assert started == {"fine_tune_10": "pretrain", "ours_10": "reptile"}
 
 
+FEW = "--image-size 64 64 --source-test-pairs 2 --target-finetune 4 --target-test 2"
+
+
 @pytest.mark.parametrize(
-    ("options", "folder", "align", "pairs"),
+    ("builder", "folder", "align", "pairs"),
     [
-        ([], "embedded", "none", 8),
-        (["--data.embedded_align=rigid", "--data.embedded_share=0.5"], "embedded-rigid-0.5", "rigid", 4),
+        (f"{FEW} --source-pairs 8", "image-size-64-64-source-test-pairs-2", "none", 8),
+        (f"{FEW} --source-pairs 4 --align rigid", "align-rigid", "rigid", 4),
     ],
 )
 def test_without_a_data_root_the_embedded_tasks_are_built_once(
-    tmp_path, monkeypatch, capsys, options, folder, align, pairs
+    tmp_path, monkeypatch, capsys, builder, folder, align, pairs
 ):
-    from tfrecords_builder import build
-
-    def few(output, image_size, **options):
-        assert {type(side) for side in image_size} == {int} and type(options["share"]) is float
-        counts = {"source_pairs": 8, "source_test_pairs": 2, "target_finetune": 4, "target_test": 2}
-        whole(output, image_size=(64, 64), **options, **counts)
-
-    whole = build.build_embedded
-    monkeypatch.setattr(build, "build_embedded", few)
     monkeypatch.chdir(tmp_path)
     for time_of_run, told in ((1, True), (2, False)):
-        assert main(["--mode=pretrain", *SMALL, *options, f"--workdir=run{time_of_run}"]) == 0
-        assert (f"building the embedded tasks into data/{folder}." in capsys.readouterr().err) is told
-    records = Records(f"data/{folder}")
+        assert (
+            main(["--mode=pretrain", *SMALL, f"--data.embedded={builder}", f"--workdir=run{time_of_run}"])
+            == 0
+        )
+        assert ("building the embedded tasks into data/embedded-" in capsys.readouterr().err) is told
+    (root,) = tmp_path.glob("data/*")
+    assert root.name.startswith("embedded-") and folder in root.name
+    records = Records(root)
     assert len(records.manifest.names("source")) == 5 and records.manifest.align == align
     assert records.pair_count("abdomen_ct", "train") == pairs
-    assert records.pair_count("abdomen_ct", "test") == pairs // 4
+    assert records.pair_count("abdomen_ct", "test") == 2
+
+
+def test_options_that_the_builder_refuses_are_named(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--mode=pretrain", "--data.embedded=--image-size 8 8"]) == 2
+    error = capfd.readouterr().err
+    assert "--image-size" in error and "see `data.embedded` (--image-size 8 8)" in error
+    assert not list(tmp_path.glob("data/*"))
 
 
 MISTAKES = {
@@ -379,7 +386,7 @@ def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(records_root, tmp
 
 
 def test_a_failure_of_ours_shows_where_it_happened_with_status_1(monkeypatch, capsys, tmp_path):
-    from tfmetareg.runs import pretrain
+    from tfmetareg.modes import pretrain
 
     def fail(config, workdir):
         raise RuntimeError("a bug")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfmetareg.spatial import warp
+from tfmetareg.geometry.warp import warp
 from tfmetareg.types import PairBatch
 
 # Exponents of the grey levels, as powers of two up and down.

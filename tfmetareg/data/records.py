@@ -13,9 +13,9 @@ from typing import Optional, Union
 import numpy as np
 import tensorflow as tf
 
+from tfmetareg.data.schema import Manifest, parse_pair
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
-from tfmetareg.schema import Manifest, parse_pair
 from tfmetareg.types import PairBatch
 
 # Serialized records held back for shuffling. Small, since a checkpoint stores them; records are written in

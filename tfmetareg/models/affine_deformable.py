@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models.convolution import leaky_relu
 from tfmetareg.models.fields import affine, centred_grid
 from tfmetareg.models.registry import Layers, RegistrationModel, register_model
 from tfmetareg.models.unet import FEATURES, UNet, chain, convolve
-from tfmetareg.spatial import warp
 
 # Size of an affine parameter, in halves of the longer side, for 1 at the output of the network.
 _SCALE = 0.1

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models.fields import compose
 from tfmetareg.models.registry import Layers, RegistrationModel, register_model
 from tfmetareg.models.unet import FEATURES, UNet
-from tfmetareg.spatial import warp
 
 
 @register_model("cascade")

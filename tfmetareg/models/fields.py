@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfmetareg.spatial import warp
+from tfmetareg.geometry.warp import warp
 
 
 def compose(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

@@ -20,9 +20,9 @@ from typing import Any, Literal, Optional, Union
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
-from tfmetareg.spatial import warp
+from tfmetareg.geometry.warp import warp
 
-Field = Callable[[list[tf.Tensor]], tf.Tensor]
+FieldFn = Callable[[list[tf.Tensor]], tf.Tensor]
 
 _BUILDERS: dict[str, Callable[..., RegistrationModel]] = {}
 
@@ -79,10 +79,10 @@ class RegistrationModel(tf.keras.Model):
     def __init__(
         self,
         network: tf.keras.Model,
-        field: Field,
+        field: FieldFn,
         stride: int,
         *,
-        inverse_field: Optional[Field] = None,
+        inverse_field: Optional[FieldFn] = None,
     ):
         """
         Args:
@@ -131,7 +131,7 @@ class RegistrationModel(tf.keras.Model):
         displacement = self._at_any_size(self.inverse_field, inputs)
         return warp(inputs[1], displacement), displacement
 
-    def _at_any_size(self, field: Field, inputs: list[tf.Tensor]) -> tf.Tensor:
+    def _at_any_size(self, field: FieldFn, inputs: list[tf.Tensor]) -> tf.Tensor:
         height, width = _size(inputs[1])
         return field([_pad_to_multiple(image, self.stride) for image in inputs])[:, :height, :width]
 

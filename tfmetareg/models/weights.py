@@ -20,7 +20,7 @@ import numpy as np
 from tfmetareg._compat import vxm
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
-from tfmetareg.models.registry import Architecture, RegistrationModel, build_model, options_of, registered
+from tfmetareg.models.registry import Architecture, RegistrationModel, registered
 
 # Classes of voxelmorph whose layers are a VxmDense's, and what their arguments are where none were given.
 _DENSE = ("VxmDense", "VxmDenseSemiSupervisedSeg")
@@ -151,26 +151,6 @@ def describe(path: Union[str, os.PathLike]) -> Architecture:
             "`model.name`."
         )
     return told
-
-
-def load_model(
-    path: Union[str, os.PathLike], *, image_shape: tuple[int, int] = (64, 64), precision: str = "float32"
-) -> RegistrationModel:
-    """Builds the network that a weights file holds, with its weights.
-
-    Args:
-        path: the file.
-        image_shape: (height, width); other sizes work too.
-        precision: as for the networks of this project.
-
-    Raises:
-        UserError: as for `describe` and `load_weights`.
-    """
-    architecture = describe(path)
-    computed = {"precision": precision} if "precision" in options_of(architecture.name) else {}
-    model = build_model(architecture.name, image_shape, **architecture.options, **computed)
-    load_weights(model, path)
-    return model
 
 
 def _dense_network(layers: dict[str, list[np.ndarray]], arguments: dict[str, Any]) -> Optional[Architecture]:

@@ -54,7 +54,7 @@ class Listing(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-class Picture(NamedTuple):
+class PageImage(NamedTuple):
     """A figure of the page; without a file, the sentence that says why it is not there."""
 
     title: str
@@ -131,7 +131,7 @@ def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
     return shown
 
 
-def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[Picture]:
+def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[PageImage]:
     """Writes the figures that the files allow; a picture without a path stands for one left out."""
     folder = Path(workdir, "figures")
     examples = {result.method: read_examples(result) for result in results}
@@ -149,7 +149,7 @@ def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[Picture]:
 
 
 def render_page(
-    workdir: StrPath, results: Sequence[Result], pictures: Sequence[Picture], lists: Sequence[Listing]
+    workdir: StrPath, results: Sequence[Result], pictures: Sequence[PageImage], lists: Sequence[Listing]
 ) -> str:
     """The page as HTML that refers to nothing outside itself."""
     workdir = Path(workdir)
@@ -211,10 +211,10 @@ def _of_first(results: Sequence[Result]) -> str:
     return f" Of the first seed, {seeds[0]}." if seeds else ""
 
 
-def _overlays(folder: Path, examples: dict[str, Examples], of_first: str) -> Picture:
+def _overlays(folder: Path, examples: dict[str, Examples], of_first: str) -> PageImage:
     title = "Registered pairs"
     if not examples or not set.intersection(*(set(pairs.keys) for pairs in examples.values())):
-        return Picture(title, "Left out: the results hold no example pairs that all methods share.")
+        return PageImage(title, "Left out: the results hold no example pairs that all methods share.")
     text = (
         "Each row is one test pair, each column one method. The warped moving image is magenta, the fixed "
         "image green: where they agree the sum is grey to white, a coloured fringe is an error."
@@ -226,10 +226,10 @@ def _overlays(folder: Path, examples: dict[str, Examples], of_first: str) -> Pic
             "right. The number below is the mean error over all landmarks of the pair, in pixels."
         )
     path = figures.save_figure(figures.figure_overlays(examples), folder / "overlays.png")
-    return Picture(title, text + of_first, path)
+    return PageImage(title, text + of_first, path)
 
 
-def _distances(folder: Path, results: Sequence[Result]) -> Picture:
+def _distances(folder: Path, results: Sequence[Result]) -> PageImage:
     title = "Landmark distance of every pair"
     distances = {
         result.method: [score.distance_px for score in read_scores(result) if score.distance_px is not None]
@@ -237,20 +237,20 @@ def _distances(folder: Path, results: Sequence[Result]) -> Picture:
     }
     distances = {method: values for method, values in distances.items() if values}
     if not distances:
-        return Picture(title, "Left out: no result holds landmark distances of single pairs.")
+        return PageImage(title, "Left out: no result holds landmark distances of single pairs.")
     text = (
         "One point per test pair: the mean distance of its landmarks after registration, in pixels of the "
         "fixed image; further left is better. Box: quartiles. Black line: median. Whiskers: to the last pair "
         "within 1.5 box lengths."
     )
     path = figures.save_figure(figures.figure_distances(distances), folder / "distances.png")
-    return Picture(title, text, path)
+    return PageImage(title, text, path)
 
 
-def _curves(folder: Path, shown: dict[str, list[dict[str, Any]]], seeds: int) -> Picture:
+def _curves(folder: Path, shown: dict[str, list[dict[str, Any]]], seeds: int) -> PageImage:
     title = "Fine-tuning curves"
     if not shown:
-        return Picture(title, "Left out: no stage was evaluated on test pairs while it was fine-tuned.")
+        return PageImage(title, "Left out: no stage was evaluated on test pairs while it was fine-tuned.")
     text = (
         "Measures of the test pairs while the network is fine-tuned; epoch 0 is the initialisation. Landmark "
         "distance (pixels) and loss are better when lower, NCC (at most 1) when higher."
@@ -260,10 +260,10 @@ def _curves(folder: Path, shown: dict[str, list[dict[str, Any]]], seeds: int) ->
     if not any(line.get("test/distance_px") is not None for lines in shown.values() for line in lines):
         text += " Without landmarks there is no distance to show."
     path = figures.save_figure(figures.figure_curves(shown), folder / "curves.png")
-    return Picture(title, text, path)
+    return PageImage(title, text, path)
 
 
-def _shots(folder: Path, points: Sequence[Point]) -> Picture:
+def _shots(folder: Path, points: Sequence[Point]) -> PageImage:
     text = (
         "Mean landmark distance of the test pairs after fine-tuning on so many pairs of the target task, "
         "equally many gradient steps each; the pairs of a smaller number are among those of a larger one."
@@ -271,14 +271,14 @@ def _shots(folder: Path, points: Sequence[Point]) -> Picture:
     if any(point.over_seeds for point in points):
         text += " Bands: from the lowest to the highest mean of the seeds."
     path = figures.save_figure(figures.figure_shots(points), folder / "shots.png")
-    return Picture("Distance over the number of fine-tuning pairs", text, path)
+    return PageImage("Distance over the number of fine-tuning pairs", text, path)
 
 
-def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples]) -> Picture:
+def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples]) -> PageImage:
     title = "Deformation of one pair"
     method = figures.field_method(results, examples)
     if not method:
-        return Picture(title, "Left out: the results hold no displacement field.")
+        return PageImage(title, "Left out: the results hold no displacement field.")
     pairs = examples[method]
     text = (
         f"Pair {pairs.keys[0]}, registered by {label(method)}. The orange mesh shows where a regular grid "
@@ -286,20 +286,20 @@ def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples
         "cross would be folds. Right: length of the displacement in pixels."
     )
     path = figures.save_figure(figures.figure_field(pairs), folder / "field.png")
-    return Picture(title, text + _of_first(results), path)
+    return PageImage(title, text + _of_first(results), path)
 
 
-def _training(folder: Path, stages: dict[str, list[dict[str, Any]]], of_first: str) -> Picture:
+def _training(folder: Path, stages: dict[str, list[dict[str, Any]]], of_first: str) -> PageImage:
     title = "Training"
     if not any(line.get("total") is not None for lines in stages.values() for line in lines):
-        return Picture(title, "Left out: no stage of this work directory logged its loss.")
+        return PageImage(title, "Left out: no stage of this work directory logged its loss.")
     text = (
         "Loss terms (no unit) of every stage over its gradient or meta steps; pale: as logged, "
         "strong: running mean over a twentieth of the stage. Lower is better; total = similarity + weight × "
         "smoothness."
     )
     path = figures.save_figure(figures.figure_training(stages), folder / "training.png")
-    return Picture(title, text + of_first, path)
+    return PageImage(title, text + of_first, path)
 
 
 def _notes(left_out: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ _MOST_NUMBERS = 30
 _SHRUNK, _GROWN = 0.0, 2.0
 
 
-class Registered(NamedTuple):
+class RegistrationPanels(NamedTuple):
     """A registered pair as it is drawn.
 
     Attributes:
@@ -50,7 +50,7 @@ class Registered(NamedTuple):
     points_in: str = "fixed"
 
 
-def draw_registered(pair: Registered) -> Mapping[str, Figure]:
+def draw_registered(pair: RegistrationPanels) -> Mapping[str, Figure]:
     """Every figure of a pair by its name."""
     figures = {
         "overlay": figure_overlay(pair),
@@ -64,7 +64,7 @@ def draw_registered(pair: Registered) -> Mapping[str, Figure]:
 
 
 @styled
-def figure_overlay(pair: Registered) -> Figure:
+def figure_overlay(pair: RegistrationPanels) -> Figure:
     """Moving (magenta) over fixed (green), before and after; white where they agree."""
     fixed = _shrunk(pair.fixed)
     return _before_and_after(
@@ -73,7 +73,7 @@ def figure_overlay(pair: Registered) -> Figure:
 
 
 @styled
-def figure_checkerboard(pair: Registered) -> Figure:
+def figure_checkerboard(pair: RegistrationPanels) -> Figure:
     """Tiles of the fixed and of the moving image in turn, before and after: edges run on where they agree."""
     fixed = _shrunk(pair.fixed)
     side = max(-(-max(fixed.shape) // _TILES), 1)
@@ -84,7 +84,9 @@ def figure_checkerboard(pair: Registered) -> Figure:
     )
 
 
-def _before_and_after(pair: Registered, combine: Callable[[np.ndarray], np.ndarray], legend: str) -> Figure:
+def _before_and_after(
+    pair: RegistrationPanels, combine: Callable[[np.ndarray], np.ndarray], legend: str
+) -> Figure:
     """The moving image combined with the fixed one, before and after registration, beside each other."""
     figure = _images(
         {"Before": combine(_shrunk(pair.before)), "After": combine(_shrunk(pair.warped))},
@@ -94,7 +96,7 @@ def _before_and_after(pair: Registered, combine: Callable[[np.ndarray], np.ndarr
 
 
 @styled
-def figure_grid(pair: Registered) -> Figure:
+def figure_grid(pair: RegistrationPanels) -> Figure:
     """A regular grid of the fixed image, where it lies in the moving one, and how far that is."""
     displacement = pair.displacement
     height, width = pair.fixed.shape
@@ -119,7 +121,7 @@ def figure_grid(pair: Registered) -> Figure:
 
 
 @styled
-def figure_jacobian(pair: Registered) -> Figure:
+def figure_jacobian(pair: RegistrationPanels) -> Figure:
     """The determinant: blue where the moving image is stretched, red where it is squeezed, folds marked."""
     # A pixel of the fixed image that comes from a large area of the moving one shows it squeezed.
     determinant, folded = pair.determinant, pair.determinant <= 0
@@ -143,7 +145,7 @@ def figure_jacobian(pair: Registered) -> Figure:
 
 
 @styled
-def figure_points(pair: Registered) -> Figure:
+def figure_points(pair: RegistrationPanels) -> Figure:
     """The points in both images, numbered in their file's order; the title tells which were carried."""
     figure, axes = _panels([pair.fixed.shape, pair.moving.shape])
     images = {"fixed": (pair.fixed, pair.fixed_points), "moving": (pair.moving, pair.moving_points)}

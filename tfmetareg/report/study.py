@@ -28,7 +28,7 @@ HEADINGS = ("Schedule", "Gradient steps", "Ours before", "after", "Matched befor
 )
 
 
-class Loss(NamedTuple):
+class AdaptationLoss(NamedTuple):
     """Mean loss of Eq. (1) on a task's test pairs before and after adaptation to the task.
 
     `distance` is the mean landmark distance after it, in pixels; None without landmarks.
@@ -53,9 +53,9 @@ class Outcome(NamedTuple):
     task: str
     seed: int
     gradient_steps: int
-    ours: Loss | None
-    matched: Loss | None
-    pretrained: Loss | None
+    ours: AdaptationLoss | None
+    matched: AdaptationLoss | None
+    pretrained: AdaptationLoss | None
 
     @property
     def difference(self) -> float | None:
@@ -135,7 +135,7 @@ def _distances(outcomes: Sequence[Outcome]) -> list[str]:
     return ["## Landmark distance after adaptation, in pixels\n", markdown_rows(rows)] if rows else []
 
 
-def _distance(loss: Loss | None) -> float | None:
+def _distance(loss: AdaptationLoss | None) -> float | None:
     return loss and loss.distance
 
 

@@ -39,7 +39,7 @@ class Column(NamedTuple):
     optional: bool = False
 
 
-class Table(NamedTuple):
+class ResultTable(NamedTuple):
     """Columns and rows; the first cell of a row is the method's label."""
 
     columns: tuple[Column, ...]
@@ -112,7 +112,7 @@ COLUMNS = (
 )
 
 
-def build_table(results: Sequence[Result]) -> Table:
+def build_table(results: Sequence[Result]) -> ResultTable:
     """Makes the table with one row per result, in the order given."""
     cells = {column: _cells(column, results) for column in COLUMNS}
     shown = [
@@ -120,10 +120,10 @@ def build_table(results: Sequence[Result]) -> Table:
         for column in COLUMNS
         if not column.optional or any(cell.values[0] is not None for cell in cells[column])
     ]
-    return Table(tuple(shown), tuple(zip(*(cells[column] for column in shown))))
+    return ResultTable(tuple(shown), tuple(zip(*(cells[column] for column in shown))))
 
 
-def to_markdown(table: Table) -> str:
+def to_markdown(table: ResultTable) -> str:
     """Renders the table as Markdown with aligned columns, the best values bold; ends with a newline."""
     body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     head = [column.heading for column in table.columns]
@@ -131,7 +131,7 @@ def to_markdown(table: Table) -> str:
     return "".join(_markdown_line(texts, widths) for texts in (head, _rule(widths), *body))
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: ResultTable) -> str:
     """Renders the table as CSV with unrounded numbers and empty cells where there is none."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -141,7 +141,7 @@ def to_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def to_record(table: Table) -> list[dict[str, Any]]:
+def to_record(table: ResultTable) -> list[dict[str, Any]]:
     """The table for JSON: every row's unrounded values by their name in CSV."""
     names = [name for column in table.columns for name in column.csv_names]
     return [dict(zip(names, (value for cell in row for value in cell.values))) for row in table.rows]

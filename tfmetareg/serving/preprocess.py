@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfmetareg.imaging.intensity import LEVELS
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.serving.checks import passed
-from tfrecords_builder.intensity import LEVELS
-from tfrecords_builder.preprocess import Preprocessing
 
-# As in tfrecords_builder.images and tfrecords_builder.intensity.
+# As in tfmetareg.imaging.read and tfmetareg.imaging.intensity.
 MIN_SIDE = 8
 PIXELS_PER_LEVEL = 512
 BACKGROUND_SHARE_OF_RANGE = 0.03
@@ -22,7 +22,7 @@ _MAGIC = b"\x89PNG\r\n\x1a\n"
 _LUMINANCE = (0.299, 0.587, 0.114, 0.0)
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded PNG file.
 
     Attributes:
@@ -34,7 +34,7 @@ class Picture(NamedTuple):
     white: tf.Tensor
 
 
-class Placed(NamedTuple):
+class FramedImage(NamedTuple):
     """An image as the network sees it, and where it lies there.
 
     Attributes:
@@ -56,7 +56,7 @@ def unservable(preprocessing: Preprocessing) -> str:
     return ""
 
 
-def decode(file: tf.Tensor, name: str) -> Picture:
+def decode(file: tf.Tensor, name: str) -> DecodedImage:
     """The pixels of a PNG file (string scalar), in 8 or 16 bits as it came; `name` is that of the input."""
     header = tf.strings.substr(tf.strings.join([file, b"\0" * 26]), 0, 26)
     file = passed(
@@ -84,10 +84,10 @@ def decode(file: tf.Tensor, name: str) -> Picture:
         f"`{name}` must have at least {MIN_SIDE} pixels a side; got height, width",
         size,
     )
-    return Picture(pixels, tf.where(is_16_bit, 65535.0, 255.0))
+    return DecodedImage(pixels, tf.where(is_16_bit, 65535.0, 255.0))
 
 
-def encode(picture: Picture) -> tf.Tensor:
+def encode(picture: DecodedImage) -> tf.Tensor:
     """A PNG file (string scalar) with 8 or 16 bits; its channels may be 1 to 4."""
     rounded = tf.round(picture.pixels)
     return tf.cond(
@@ -97,7 +97,7 @@ def encode(picture: Picture) -> tf.Tensor:
     )
 
 
-def place(picture: Picture, preprocessing: Preprocessing, name: str) -> Placed:
+def place(picture: DecodedImage, preprocessing: Preprocessing, name: str) -> FramedImage:
     """What `prepare_image` makes of the picture, to one grey level of 255.
 
     Args:
@@ -134,7 +134,7 @@ def place(picture: Picture, preprocessing: Preprocessing, name: str) -> Placed:
     padded = tf.pad(greys, tf.stack([first, frame - first - tf.shape(content)], axis=1))
     image = tf.ensure_shape(padded, preprocessing.image_size)[None, ..., None]
     # By way of uint8, since the records hold that.
-    return Placed(tf.image.convert_image_dtype(tf.cast(image, tf.uint8), tf.float32), scale, shift)
+    return FramedImage(tf.image.convert_image_dtype(tf.cast(image, tf.uint8), tf.float32), scale, shift)
 
 
 def _one_channel(pixels: tf.Tensor, colour: str) -> tf.Tensor:

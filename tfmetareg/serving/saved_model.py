@@ -9,10 +9,10 @@ from typing import Optional
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.serving.signatures import INPUTS, build_signatures
 from tfmetareg.serving.warmup import Example, write_warmup
-from tfrecords_builder.preprocess import Preprocessing
 
 
 def save(

@@ -7,11 +7,11 @@ from typing import Optional
 import tensorflow as tf
 
 from tfmetareg._compat import tfa
+from tfmetareg.geometry.warp import displace_points
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.serving.checks import checked_files, checked_pair, checked_points
-from tfmetareg.serving.preprocess import Picture, Placed, decode, encode, place
-from tfmetareg.spatial import displace_points
-from tfrecords_builder.preprocess import Preprocessing
+from tfmetareg.serving.preprocess import DecodedImage, FramedImage, decode, encode, place
 
 _IMAGES = tf.TensorSpec((None, None, None, 1), tf.float32)
 _POINTS = tf.TensorSpec((None, None, 2), tf.float32)
@@ -83,8 +83,12 @@ def _register_files(
 
 
 def _warp_as_it_came(
-    moving: Picture, fixed: Picture, moving_place: Placed, fixed_place: Placed, displacement: tf.Tensor
-) -> Picture:
+    moving: DecodedImage,
+    fixed: DecodedImage,
+    moving_place: FramedImage,
+    fixed_place: FramedImage,
+    displacement: tf.Tensor,
+) -> DecodedImage:
     """The moving picture on the grid of the fixed one: bilinear, border values continued outwards."""
     height, width = tf.unstack(tf.shape(fixed.pixels)[:2])
     grid = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
@@ -94,4 +98,4 @@ def _warp_as_it_came(
     in_moving = (carried + 0.5 - moving_place.shift) / moving_place.scale - 0.5
     values = tfa.image.interpolate_bilinear(moving.pixels[None], in_moving, indexing="ij")
     channels = tf.shape(moving.pixels)[-1]
-    return Picture(tf.reshape(values, [height, width, channels]), moving.white)
+    return DecodedImage(tf.reshape(values, [height, width, channels]), moving.white)

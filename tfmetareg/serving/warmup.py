@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy import ndimage
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
@@ -27,6 +28,16 @@ class Example(NamedTuple):
     moving: np.ndarray
     fixed: np.ndarray
     points: np.ndarray
+
+
+def synthetic_example(image_shape: tuple[int, int]) -> Example:
+    """A smooth random texture and the same shifted by (1, 2) pixels: shows nobody's images."""
+    noise = np.random.default_rng(0).normal(size=image_shape)
+    texture = ndimage.gaussian_filter(noise, 2, mode="wrap")
+    fixed = np.uint8(np.rint(255 * (texture - texture.min()) / np.ptp(texture)))
+    height, width = image_shape
+    points = np.float32([[height / 3, width / 3], [height / 2, width / 2], [height / 3, width / 2]])
+    return Example(np.roll(fixed, (1, 2), axis=(0, 1)), fixed, points)
 
 
 def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray]) -> PredictRequest:

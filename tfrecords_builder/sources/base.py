@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import math
@@ -12,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import InputErrors, Problems, UserError
+from tfmetareg.imaging.choices import COLOURS
 from tfmetareg.types import ImagePair
-from tfrecords_builder.images import COLOURS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,40 +61,6 @@ class Lazy:
         if self._length is None:
             raise TypeError("only reading tells how many pairs there are")
         return self._length
-
-
-class InputErrors(UserError):  # noqa: N818 - it is several
-    """Several mistakes in one input; `lines` holds one message each."""
-
-    def __init__(self, lines: list[str]):
-        super().__init__("\n".join(lines))
-        self.lines = lines
-
-
-class Problems:
-    """The user's mistakes found so far: reading goes on past one, so that a run names them all."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        """Records one problem, once."""
-        if line not in self.lines:
-            self.lines.append(line)
-
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
-        """Records a `UserError` of the block instead of raising it; the rest of the block is skipped."""
-        try:
-            yield
-        except UserError as error:
-            for line in str(error).splitlines():
-                self.add(line)
-
-    def raise_any(self) -> None:
-        """Raises `InputErrors` with every line recorded so far, if there is one."""
-        if self.lines:
-            raise InputErrors(self.lines)
 
 
 @dataclasses.dataclass(frozen=True)

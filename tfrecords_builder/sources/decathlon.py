@@ -21,21 +21,21 @@ from typing import Any, Optional
 
 import numpy as np
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import Problems, UserError
+from tfmetareg.imaging.read import stem
+from tfmetareg.imaging.volumes import Volume, canonical, channel_count, open_nifti, same_grid
 from tfmetareg.types import ImagePair
-from tfrecords_builder.images import stem
+from tfrecords_builder.slices import slice_pairs
 from tfrecords_builder.sources.base import (
     SLICE_OPTIONS,
     Lazy,
     Option,
-    Problems,
     Request,
     SourceTask,
     existing_folder,
     source,
     window,
 )
-from tfrecords_builder.volumes import Volume, canonical, channel_count, open_nifti, same_grid, slice_pairs
 
 DATASET = "dataset.json"
 _IMAGES = "imagesTr"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import Problems, UserError
 from tfmetareg.types import ImagePair
 from tfrecords_builder.progress import progress
 from tfrecords_builder.series import (
@@ -26,18 +26,17 @@ from tfrecords_builder.series import (
     read_header,
     read_volume,
 )
+from tfrecords_builder.slices import slice_pairs
 from tfrecords_builder.sources.base import (
     SLICE_OPTIONS,
     Lazy,
     Option,
-    Problems,
     Request,
     SourceTask,
     existing_folder,
     source,
     window,
 )
-from tfrecords_builder.volumes import slice_pairs
 
 _ALL = "all"
 _SERIES = Option(

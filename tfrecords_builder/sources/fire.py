@@ -18,22 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
+from tfmetareg.imaging.read import read_image
+from tfmetareg.imaging.tables import check_inside, read_lines
 from tfmetareg.types import ImagePair, no_landmarks
-from tfrecords_builder.images import read_image
-from tfrecords_builder.sources.base import (
-    COLOUR,
-    Lazy,
-    Option,
-    Problems,
-    Request,
-    SourceTask,
-    existing_folder,
-    source,
-)
+from tfrecords_builder.sources.base import COLOUR, Lazy, Option, Request, SourceTask, existing_folder, source
 from tfrecords_builder.splits import subjects_by_image
-from tfrecords_builder.tables import check_inside, read_lines
 
 _CATEGORIES = ("S", "P", "A")
 # Its control points are known to be wrong, and studies leave it out.

@@ -12,47 +12,27 @@ it is turned. All slices of a volume are one subject; their spacing need not be 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-import numpy as np
-
-from tfmetareg.errors import UserError
-from tfmetareg.types import ImagePair, no_landmarks
-from tfrecords_builder.images import read_image
+from tfmetareg.errors import Problems, UserError
+from tfmetareg.imaging.pair_table import REQUIRED_COLUMNS, TABLE, Row, listed_pairs, read_pair
+from tfmetareg.imaging.volumes import volume_file
+from tfmetareg.types import ImagePair
 from tfrecords_builder.sources.base import (
     COLOUR,
     MODALITY,
     Lazy,
-    Problems,
     Request,
     SourceTask,
     existing_folder,
     source,
 )
 from tfrecords_builder.splits import subjects_by_image
-from tfrecords_builder.tables import Table, check_inside, read_landmarks, read_table
-from tfrecords_builder.volumes import slice_spacing, volume_file
 
-TABLE = "pairs.csv"
-_REQUIRED = ("moving", "fixed")
-_COLUMNS = (
-    *_REQUIRED,
-    "task",
-    "subject",
-    "split",
-    "moving_landmarks",
-    "fixed_landmarks",
-    "moving_spacing",
-    "fixed_spacing",
-)
-
-Row = dict[str, str]
 # Where it stands, its cells, its subject.
 Pair = tuple[str, Row, str]
 
@@ -79,69 +59,6 @@ def pairs_tasks(request: Request) -> list[SourceTask]:
         )
         for name, group in groups.items()
     ]
-
-
-def listed_pairs(path: Path, problems: Problems) -> list[tuple[str, Row]]:
-    """Rows of a `pairs.csv` that name files within its folder, each pair once, as (where, cell by column).
-
-    Raises:
-        UserError: no file, or one of which nothing can be read.
-    """
-    table = read_table(path)
-    _check_columns(path, table)
-    return _checked_rows(path, table, problems)
-
-
-def _check_columns(path: Path, table: Table) -> None:
-    problems = [
-        f"column `{name}` is missing; the first line must name `moving` and `fixed`, "
-        f"got `{','.join(table.columns)}`."
-        for name in _REQUIRED
-        if name not in table.columns
-    ]
-    for name in table.columns:
-        if name not in _COLUMNS:
-            near = difflib.get_close_matches(name, _COLUMNS, 1)
-            hint = f"did you mean `{near[0]}`?" if near else "remove it."
-            problems.append(f"unknown column `{name}`; {hint} Known columns: {', '.join(_COLUMNS)}.")
-    for name in ("landmarks", "spacing"):
-        if (f"moving_{name}" in table.columns) != (f"fixed_{name}" in table.columns):
-            problems.append(f"`moving_{name}` and `fixed_{name}` go together; add the missing column.")
-    if not table.rows:
-        problems.append("no pairs; add a row for each pair below the header.")
-    if problems:
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
-
-
-def _checked_rows(path: Path, table: Table, problems: Problems) -> list[tuple[str, Row]]:
-    checked = []
-    seen: dict[tuple[str, ...], str] = {}
-    for number, row in table.rows:
-        found = list(_row_problems(row))
-        files = [os.path.realpath(path.parent / row[name]) for name in _REQUIRED]
-        if not found and files[0] == files[1]:
-            found.append(f"`{row['moving']}` is both the moving and the fixed image; name two images.")
-        first = seen.setdefault((row.get("task", ""), *files), f"line {number}")
-        if not found and first != f"line {number}":
-            found.append(f"the same pair as in {first}; remove one of the two.")
-        for problem in found:
-            problems.add(f"{path}, line {number}: {problem}")
-        if not found:
-            checked.append((f"{path}, line {number}", row))
-    return checked
-
-
-def _row_problems(row: Row) -> Iterator[str]:
-    """What is wrong with a row by itself."""
-    for name in _REQUIRED:
-        if not row[name]:
-            yield f"`{name}` is empty; name an image file."
-    if bool(row.get("moving_landmarks")) != bool(row.get("fixed_landmarks")):
-        yield "landmarks for one image only; name both files or neither."
-    for name in (*_REQUIRED, "moving_landmarks", "fixed_landmarks"):
-        path = os.path.normpath(row.get(name) or ".")
-        if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-            yield f"`{row[name]}` leads out of the folder; copy or link the file into it."
 
 
 def _by_task(root: Path, rows: list[Pair], wanted: Optional[str]) -> dict[str, list[Pair]]:
@@ -172,7 +89,7 @@ def _with_subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) 
     between splits, of one task or of two: those without a subject take that of the others, and where
     none of them names one, they make up a subject of their own.
     """
-    files = [tuple(_file(root, row[name]) for name in _REQUIRED) for _, row in rows]
+    files = [tuple(_file(root, row[name]) for name in REQUIRED_COLUMNS) for _, row in rows]
     leaders = subjects_by_image(files)
     named: dict[str, str] = {}
     subjects = [row.get("subject", "") for _, row in rows]
@@ -193,68 +110,3 @@ def _read_row(root: Path, where: str, row: Row, subject: str, request: Request) 
     pair = read_pair(root, where, row, subject, request.options["colour"], request.problems)
     if pair is not None:
         yield pair
-
-
-def read_pair(
-    root: Path, where: str, row: Row, subject: str, colour: str, problems: Problems
-) -> Optional[ImagePair]:
-    """The pair of a row as `listed_pairs` gives it, or None after its problems, all of them, are told.
-
-    Args:
-        root: what the row's paths are relative to.
-        where: the row stands.
-        row: cells by column.
-        subject: of the pair.
-        colour: as for `read_image`.
-        problems: receives what is wrong with it.
-    """
-    key = f"{row['moving']}:{row['fixed']}"
-    values: dict[str, Any] = {}
-    for name in _REQUIRED:
-        with problems.collected():
-            values[name] = read_image(root / row[name], colour)
-        with problems.collected():
-            values[f"{name}_landmarks"] = _landmarks(root, row, name)
-        with problems.collected():
-            given = _spacing(where, row.get(f"{name}_spacing", ""))
-            values[f"{name}_spacing"] = given or slice_spacing(root / row[name])
-    if len(values) < 6 or not _landmarks_fit(root, row, values, problems):
-        return None
-    return ImagePair(key=key, subject=subject, split=row.get("split", "").lower() or None, **values)
-
-
-def _landmarks_fit(root: Path, row: Row, values: dict[str, Any], problems: Problems) -> bool:
-    """Whether landmarks lie in their images and match in number; reports those that do not."""
-    before = len(problems.lines)
-    files = {name: root / row.get(f"{name}_landmarks", "") for name in _REQUIRED}
-    points = {name: values[f"{name}_landmarks"] for name in _REQUIRED}
-    for name in _REQUIRED:
-        with problems.collected():
-            check_inside(points[name], values[name].shape, str(files[name]))
-    if len(points["moving"]) != len(points["fixed"]):
-        problems.add(
-            f"{files['fixed']}: {len(points['fixed'])} landmarks, "
-            f"{files['moving']} has {len(points['moving'])}; row i of one must match row i of the other."
-        )
-    return len(problems.lines) == before
-
-
-def _landmarks(root: Path, row: Row, name: str) -> np.ndarray:
-    file = row.get(f"{name}_landmarks")
-    return read_landmarks(root / file) if file else no_landmarks()
-
-
-def _spacing(where: str, text: str) -> Optional[tuple[float, float]]:
-    """(row, column) in mm of "0.5", "0.5 0.4" or "0.5x0.4"; None of nothing."""
-    if not text:
-        return None
-    try:
-        values = [float(part) for part in re.split(r"\s*x\s*|\s+", text.lower())]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 2) or not all(0 < value < np.inf for value in values):
-        raise UserError(
-            f"{where}: spacing must be a number above 0, or row and column as `0.5x0.4`, in mm, "
-            f"got `{text}`; correct it."
-        )
-    return values[0], values[-1]

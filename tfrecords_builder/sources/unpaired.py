@@ -17,9 +17,10 @@ import numpy as np
 from skimage.feature import corner_harris, corner_peaks
 
 from tfmetareg.errors import UserError
+from tfmetareg.imaging.choices import FORMATS
+from tfmetareg.imaging.read import is_image, read_image, stem
 from tfmetareg.types import ImagePair
 from tfrecords_builder.deformation import carry_points, perturb, random_displacement, warp
-from tfrecords_builder.images import FORMATS, is_image, read_image, stem
 from tfrecords_builder.sources.base import (
     COLOUR,
     MODALITY,

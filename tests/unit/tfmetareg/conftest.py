@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tfmetareg.alignment import resample, to_moving
 from tfmetareg.data.records import Records
+from tfmetareg.geometry.affine import points_to_moving, resample
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
 from tfrecords_builder.build import build
-from tfrecords_builder.preprocess import Preprocessing
 from tfrecords_builder.sources.base import SourceTask
 
 SIDE = 64
@@ -37,7 +37,7 @@ def turned_pair(seed: int, split: str) -> ImagePair:
         subject=f"{split}-{seed}",
         moving=moving,
         fixed=resample(moving, TRUTH),
-        moving_landmarks=to_moving(points, TRUTH),
+        moving_landmarks=points_to_moving(points, TRUTH),
         fixed_landmarks=points,
         split=split,
     )

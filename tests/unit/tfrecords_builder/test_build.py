@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from tests.unit.tfrecords_builder.conftest import lines_told
-from tfmetareg.schema import Manifest, decode_pair
+from tfmetareg.data.schema import Manifest, decode_pair
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
 from tfrecords_builder.build import build, build_embedded
-from tfrecords_builder.preprocess import Preprocessing
 from tfrecords_builder.sources.base import SourceTask
 
 SIZE = ["--image-size", 32, 32]
@@ -64,7 +64,7 @@ def test_options_reach_the_records(pairs_folder, run, tmp_path):
     )  # fmt: skip
     assert status == 0
     manifest = Manifest.read(output)
-    assert Preprocessing.from_manifest(manifest) == Preprocessing(
+    assert Preprocessing.from_description(manifest.image_shape, manifest.preprocessing) == Preprocessing(
         (32, 32), "crop", "clahe", (1, 99), align="rigid", colour="luminance"
     )
     assert manifest.names("target") == ["eyes"]

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
+from tfmetareg.data.schema import Manifest, decode_pair
 from tfmetareg.errors import UserError
-from tfmetareg.schema import Manifest, decode_pair
 from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.decathlon import decathlon_tasks
 

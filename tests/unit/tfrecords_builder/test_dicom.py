@@ -6,11 +6,11 @@ import pytest
 from pydicom.uid import RLELossless
 
 from tests.unit.tfrecords_builder.dicom_files import dataset, stored, write, write_series
-from tfmetareg.errors import UserError
+from tfmetareg.errors import InputErrors, UserError
+from tfmetareg.imaging.volumes import canonical, open_nifti
 from tfrecords_builder.series import dicom_files, read_header
-from tfrecords_builder.sources.base import InputErrors, Request
+from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.dicom import dicom_tasks
-from tfrecords_builder.volumes import canonical, open_nifti
 
 
 def request(root, **options):

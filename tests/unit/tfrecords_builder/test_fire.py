@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.unit.tfrecords_builder.conftest import lines_told
 from tests.unit.tfrecords_builder.fire_files import SIZE, field_of_view, photograph, points, write_fire
-from tfmetareg.errors import UserError
-from tfrecords_builder.sources.base import InputErrors, Request
+from tfmetareg.errors import InputErrors, UserError
+from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.fire import fire_tasks, read_points
 
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tfmetareg.data.schema import Split, Task, decode_pair
 from tfmetareg.files import sha256
-from tfmetareg.schema import Split, Task, decode_pair
 from tfmetareg.types import ImagePair
 from tfrecords_builder import contact_sheet
 from tfrecords_builder.inspection import Summary, landmark_distances, notes, table

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfmetareg.errors import UserError
-from tfrecords_builder.sources.base import InputErrors, Request
+from tfmetareg.errors import InputErrors, UserError
+from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.pairs import pairs_tasks
 from tfrecords_builder.splits import Member, assign_splits, held_out_subjects
 

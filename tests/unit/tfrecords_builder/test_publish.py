@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from tfmetareg.data.schema import MANIFEST, Manifest, Shard, Split, Task, shard_name
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
-from tfmetareg.schema import MANIFEST, Manifest, Shard, Split, Task, shard_name
 from tfrecords_builder import publish as module
 from tfrecords_builder.publish import finish_published, publish, staging_folder
 from tfrecords_builder.workers import Stopped

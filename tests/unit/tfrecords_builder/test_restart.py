@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.tfrecords_builder.conftest import lines_told
-from tfmetareg.schema import Manifest
+from tfmetareg.data.schema import Manifest
 from tfrecords_builder.__main__ import main
 from tfrecords_builder.workers import forked
 

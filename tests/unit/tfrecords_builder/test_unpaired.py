@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tfmetareg.errors import UserError
+from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
 from tfrecords_builder.deformation import warp
-from tfrecords_builder.preprocess import Preprocessing, prepare_pair
 from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.unpaired import make_pair, matching_points, stretch_contrast, unpaired_tasks
 

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
+from tfmetareg.errors import Problems
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
-from tfrecords_builder.preprocess import Preprocessing
-from tfrecords_builder.sources.base import Problems
 from tfrecords_builder.workers import Stopped, local_workers
 from tfrecords_builder.writer import Batch
 

@@ -9,12 +9,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfmetareg.errors import UserError
+from tfmetareg.data.schema import decode_pair
+from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
-from tfmetareg.schema import decode_pair
+from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
 from tfmetareg.types import ImagePair
-from tfrecords_builder.preprocess import Preprocessing, prepare_pair
-from tfrecords_builder.sources.base import Problems
 from tfrecords_builder.writer import Batch, shard_files
 
 PREPROCESSING = Preprocessing((16, 16))

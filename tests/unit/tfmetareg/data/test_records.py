@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tests.conftest import SIZE, shifted_pair
 from tests.unit.tfmetareg.conftest import TRUTH, vessels
-from tfmetareg.alignment import resample
 from tfmetareg.data.records import (
     Records,
     align_image,
@@ -23,9 +22,10 @@ from tfmetareg.data.records import (
     pair_stream,
     unaligned,
 )
+from tfmetareg.data.schema import decode_pair, encode_pair, parse_pair
 from tfmetareg.data.tasks import task_pairs
 from tfmetareg.errors import UserError
-from tfmetareg.schema import decode_pair, encode_pair, parse_pair
+from tfmetareg.geometry.affine import resample
 from tfmetareg.types import ImagePair, PairBatch
 
 

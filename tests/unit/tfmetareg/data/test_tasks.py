@@ -11,8 +11,8 @@ from tests.conftest import shifted_pair, source_task
 from tfmetareg.data.records import Records, examples
 from tfmetareg.data.tasks import episodes, mixed_pairs, task_pairs
 from tfmetareg.errors import UserError
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfrecords_builder.build import build
-from tfrecords_builder.preprocess import Preprocessing
 
 TASKS = ["task_a", "task_b", "task_c"]
 

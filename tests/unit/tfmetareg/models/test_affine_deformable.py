@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import texture
-from tfmetareg.losses import registration_loss
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models.affine_deformable import _SCALE, _moments
 from tfmetareg.models.fields import affine
 from tfmetareg.models.registry import build_model
-from tfmetareg.optim import build_optimizer
-from tfmetareg.spatial import warp
+from tfmetareg.training.losses import registration_loss
+from tfmetareg.training.optim import build_optimizer
 from tfmetareg.types import PairBatch
 
 STILL = tf.zeros((1, 32, 32, 2))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models.fields import compose
 from tfmetareg.models.registry import build_model
-from tfmetareg.spatial import warp
 
 FEATURES = [[4, 4], [4, 4, 4]]
 PAIR = [tf.random.stateless_uniform((2, 32, 32, 1), [seed, 0]) for seed in range(2)]

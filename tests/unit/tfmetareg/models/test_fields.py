@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models.fields import affine, centred_grid, compose, integrate, resize
-from tfmetareg.spatial import warp
 
 INNER = np.s_[:, 8:-8, 8:-8]
 

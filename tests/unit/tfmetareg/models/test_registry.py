@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models.registry import (
     RegistrationModel,
     build_model,
@@ -19,7 +20,6 @@ from tfmetareg.models.registry import (
     register_model,
     registered,
 )
-from tfmetareg.spatial import warp
 
 
 def random_images(height: int, width: int, batch: int = 1) -> list[tf.Tensor]:

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from tfmetareg._compat import vxm
-from tfmetareg.losses import registration_loss
-from tfmetareg.metrics import folding_percent
+from tfmetareg.evaluation.metrics import folding_percent
+from tfmetareg.geometry.warp import warp
 from tfmetareg.models import convolution
 from tfmetareg.models.fields import compose
 from tfmetareg.models.registry import build_model
-from tfmetareg.spatial import warp
+from tfmetareg.training.losses import registration_loss
 from tfmetareg.types import PairBatch
 
 DEEP = [[2, 2, 2, 4], [4, 2, 2, 2, 2]]

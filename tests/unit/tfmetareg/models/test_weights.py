@@ -11,11 +11,10 @@ import pytest
 import tensorflow as tf
 
 from tfmetareg._compat import vxm
-from tfmetareg.config import Model
 from tfmetareg.errors import UserError
+from tfmetareg.models.build import load_model, resolve_network
 from tfmetareg.models.registry import Architecture, build_model
-from tfmetareg.models.weights import describe, load_model, load_weights, save_weights
-from tfmetareg.runs.run import settle_network
+from tfmetareg.models.weights import describe, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 FEATURES = [[4, 4], [4, 4, 4]]
@@ -182,8 +181,8 @@ def test_weights_alone_do_not_tell_of_an_integration_and_a_warning_says_so(tmp_p
     ):
         assert describe(tmp_path / "theirs.h5").name == "vxm_dense"
     recwarn.clear()
-    named = settle_network(Model(name="vxm_diffeomorphic"), tmp_path / "theirs.h5")
-    assert named.features == FEATURES and not recwarn.list
+    named = resolve_network(tmp_path / "theirs.h5", name="vxm_diffeomorphic")
+    assert named.options["features"] == FEATURES and not recwarn.list
 
 
 def test_a_fill_value_is_not_used_and_a_warning_says_so(tmp_path):

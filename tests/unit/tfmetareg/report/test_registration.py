@@ -7,10 +7,10 @@ import pytest
 from matplotlib.image import imread
 
 from tfmetareg.report.figures import save_figure
-from tfmetareg.report.registration import Registered, draw_registered, figure_jacobian, figure_points
+from tfmetareg.report.registration import RegistrationPanels, draw_registered, figure_jacobian, figure_points
 
 
-def pair(shape=(60, 80), moving=(50, 40), **changes) -> Registered:
+def pair(shape=(60, 80), moving=(50, 40), **changes) -> RegistrationPanels:
     rng = np.random.default_rng(0)
     values = {
         "moving": rng.random(moving, np.float32),
@@ -20,7 +20,7 @@ def pair(shape=(60, 80), moving=(50, 40), **changes) -> Registered:
         "displacement": np.float32(rng.normal(0, 1, (*shape, 2))),
         "determinant": np.ones((shape[0] - 1, shape[1] - 1), np.float32),
     }
-    return Registered(**{**values, **changes})
+    return RegistrationPanels(**{**values, **changes})
 
 
 POINTS = np.array([[3.0, 4.0], [20.0, 30.0]], np.float32)

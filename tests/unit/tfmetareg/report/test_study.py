@@ -6,11 +6,26 @@ import json
 
 import pytest
 
-from tfmetareg.report.study import Loss, Outcome, distance_rows, schedule_rows, task_rows, write_study
+from tfmetareg.report.study import (
+    AdaptationLoss,
+    Outcome,
+    distance_rows,
+    schedule_rows,
+    task_rows,
+    write_study,
+)
 
 
 def outcome(schedule: str, task: str, ours: float, matched: float, seed: int = 0) -> Outcome:
-    return Outcome(schedule, task, seed, 60, Loss(-0.1, ours), Loss(-0.2, matched), Loss(-0.15, -0.3))
+    return Outcome(
+        schedule,
+        task,
+        seed,
+        60,
+        AdaptationLoss(-0.1, ours),
+        AdaptationLoss(-0.2, matched),
+        AdaptationLoss(-0.15, -0.3),
+    )
 
 
 OUTCOMES = [
@@ -53,8 +68,8 @@ def test_each_task_has_the_mean_of_its_seeds():
 
 def test_distances_are_shown_of_the_tasks_that_have_landmarks(tmp_path):
     near, far = OUTCOMES[1], OUTCOMES[1]._replace(seed=1)
-    near = near._replace(**{kind: Loss(0, 0, 1.0) for kind in ("ours", "matched", "pretrained")})
-    far = far._replace(ours=Loss(0, 0, 2.0), matched=None, pretrained=Loss(0, 0, 4.0))
+    near = near._replace(**{kind: AdaptationLoss(0, 0, 1.0) for kind in ("ours", "matched", "pretrained")})
+    far = far._replace(ours=AdaptationLoss(0, 0, 2.0), matched=None, pretrained=AdaptationLoss(0, 0, 4.0))
     assert distance_rows([OUTCOMES[0], near, far]) == [
         ("Schedule", "eye: Ours", "eye: Matched", "eye: Pretrained only"),
         ("one", "1.500", "–", "2.500"),

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
+from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import RegistrationModel, build_model
 from tfmetareg.serving.saved_model import save
 from tfmetareg.serving.warmup import Example
-from tfrecords_builder.preprocess import Preprocessing
 
 FEATURES = [[4, 4], [4, 4, 4]]
 

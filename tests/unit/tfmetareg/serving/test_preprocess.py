@@ -12,12 +12,12 @@ from PIL import Image
 from scipy import ndimage
 
 from tfmetareg.errors import UserError
+from tfmetareg.imaging import intensity, read
+from tfmetareg.imaging.choices import FITS
+from tfmetareg.imaging.preprocessing import Preprocessing, image_geometry, prepare_image
+from tfmetareg.imaging.read import read_image
 from tfmetareg.serving import preprocess
 from tfmetareg.serving.preprocess import decode, encode, place, unservable
-from tfrecords_builder import images, intensity
-from tfrecords_builder.images import read_image
-from tfrecords_builder.options import FITS
-from tfrecords_builder.preprocess import Preprocessing, image_geometry, prepare_image
 
 
 def scan(shape, seed: int = 0) -> np.ndarray:
@@ -152,7 +152,7 @@ def test_what_no_graph_can_do_is_known():
 
 
 def test_the_constants_are_the_builders():
-    assert preprocess.MIN_SIDE == images._MIN_SIDE
+    assert preprocess.MIN_SIDE == read._MIN_SIDE
     assert preprocess.PIXELS_PER_LEVEL == intensity._PIXELS_PER_LEVEL
     assert preprocess.BACKGROUND_SHARE_OF_RANGE == intensity._BACKGROUND_SHARE_OF_RANGE
     assert preprocess.MAX_BACKGROUND_OUTPUT == intensity._MAX_BACKGROUND_OUTPUT

@@ -12,9 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.unit.tfmetareg.serving.conftest import encoded, scan
+from tfmetareg.imaging.preprocessing import prepare_image
 from tfmetareg.models.registry import build_model, registered
 from tfmetareg.serving.signatures import INPUTS, build_signatures
-from tfrecords_builder.preprocess import prepare_image
 
 SHAPES = [(1, 64, 64, 1), (1, 100, 90, 1), (1, 7, 5, 1), (3, 32, 40, 1)]
 

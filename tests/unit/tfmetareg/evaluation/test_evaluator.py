@@ -1,0 +1,247 @@
+"""What an evaluation says of a registration, by hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmetareg.data.records import examples, realigned, unaligned
+from tfmetareg.evaluation.evaluator import (
+    Evaluator,
+    PairResult,
+    summary,
+    to_csv,
+    undeformed,
+    with_alignment_time,
+)
+from tfmetareg.geometry.affine import points_to_moving
+from tfmetareg.geometry.warp import warp
+from tfmetareg.training.losses import registration_loss
+from tfmetareg.types import PairBatch
+
+
+def result(key: str, **changes) -> PairResult:
+    values = PairResult(
+        key=key,
+        subject=f"subject {key}",
+        distance_before_px=8.0,
+        distance_px=2.0,
+        ncc_before=0.25,
+        ncc=0.75,
+        local_ncc_before=0.125,
+        local_ncc=0.5,
+        folding_percent=0.0,
+        seconds=0.5,
+        loss=-0.25,
+        landmarks=3,
+    )
+    return dataclasses.replace(values, **changes)
+
+
+THREE = [
+    result("a"),
+    result(
+        "b", distance_before_px=4.0, distance_px=1.0, ncc=0.25, folding_percent=3.0, seconds=0.1, landmarks=5
+    ),
+    result("c", distance_before_px=None, distance_px=None, ncc=0.5, ncc_before=1.0, seconds=9.0, landmarks=0),
+]
+
+
+def test_summary_by_hand():
+    found = summary(THREE)
+    assert found["pairs"] == 3
+    assert found["distance_px"] == {
+        "mean": 1.5,
+        "std": 0.5,
+        "before_mean": 6.0,
+        "before_std": 2.0,
+        "landmarks": 8,
+    }
+    assert found["ncc"] == pytest.approx({"mean": 0.5, "std": math.sqrt(1 / 24), "before_mean": 0.5})
+    assert found["local_ncc"] == pytest.approx({"mean": 0.5, "std": 0.0, "before_mean": 0.125})
+    assert found["folding_percent"] == {"mean": 1.0, "max": 3.0}
+    assert found["seconds_per_pair"] == {"median": 0.5, "alignment_median": 0.0}
+
+
+def test_summary_of_optional_measures_is_over_the_pairs_that_have_them():
+    found = summary([
+        result("a", distance_mm=1.0, distance_before_mm=3.0, dice=0.75, dice_before=0.5),
+        result("b", distance_mm=2.0, distance_before_mm=5.0),
+        result("c", dice=0.25, dice_before=0.0),
+    ])  # fmt: skip
+    assert found["distance_mm"] == {"mean": 1.5, "std": 0.5, "before_mean": 4.0}
+    assert found["dice"] == {"mean": 0.5, "std": 0.25, "before_mean": 0.25}
+    assert summary(THREE)["distance_mm"] is summary(THREE)["dice"] is None
+
+
+def test_summary_has_no_distance_where_no_pair_has_landmarks():
+    found = summary(THREE[2:])
+    assert found["distance_px"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_csv_has_a_line_per_pair_and_leaves_missing_distances_empty():
+    text = to_csv([*THREE, result('d, "quoted"')])
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0]) == [field.name for field in dataclasses.fields(PairResult)]
+    assert [row["key"] for row in rows] == ["a", "b", "c", 'd, "quoted"']
+    assert (rows[1]["distance_px"], rows[1]["landmarks"]) == ("1.0", "5")
+    assert rows[2]["distance_px"] == rows[2]["distance_before_px"] == ""
+
+
+def shifted_back(pair):
+    """The registration that knows how the small records were shifted."""
+    displacement = tf.ones([*pair.fixed.shape[:3], 2]) * tf.constant([1.0, 2.0])
+    return warp(pair.moving, displacement), displacement
+
+
+@pytest.fixture
+def target(records):
+    return examples(records, "target", "test")
+
+
+def test_undeformed_pairs_measure_the_same_before_and_after(target):
+    results = Evaluator(undeformed, target, registration_loss)()
+    assert len(results) == 3 and len({one.key for one in results}) == 3
+    for one in results:
+        assert one.distance_px == one.distance_before_px == pytest.approx(math.hypot(1, 2), abs=1e-4)
+        assert (one.ncc, one.local_ncc, one.folding_percent) == (one.ncc_before, one.local_ncc_before, 0.0)
+        assert one.loss == pytest.approx(-one.local_ncc, abs=1e-6)
+        assert one.landmarks == 3 and one.seconds > 0
+
+
+def test_the_right_displacement_brings_landmarks_and_images_together(target):
+    for one in Evaluator(shifted_back, target, registration_loss)():
+        assert one.distance_px == pytest.approx(0, abs=1e-4)
+        assert one.distance_before_px == pytest.approx(math.hypot(1, 2), abs=1e-4)
+        assert one.ncc > 0.9 > one.ncc_before + 0.05 and one.local_ncc > one.local_ncc_before + 0.2
+
+
+def test_pairs_without_landmarks_have_no_distance(target):
+    none = tf.zeros((0, 2))
+    bare = target.map(lambda example: {**example, "moving_landmarks": none, "fixed_landmarks": none})
+    for one in Evaluator(undeformed, bare, registration_loss)():
+        assert (one.distance_px, one.distance_before_px, one.landmarks) == (None, None, 0)
+
+
+def labelled(example):
+    """A label above and one below the middle; the moving image's lie where its shift puts them."""
+    fixed = tf.reshape(tf.repeat(tf.constant([1, 2], tf.uint8), 16 * 32), (32, 32, 1))
+    moving = tf.roll(fixed, 1, axis=0)
+    return {**example, "fixed_labels": fixed, "moving_labels": moving, "moving_spacing": [0.5, 2.0]}
+
+
+def test_millimetres_and_dice_are_measured_where_spacing_and_labels_are_known(target):
+    for one in Evaluator(undeformed, target.map(labelled), registration_loss)():
+        assert one.distance_mm == one.distance_before_mm == pytest.approx(math.hypot(0.5, 4), abs=1e-4)
+        # Row 0 and row 16 have the other label: 15 and 15 of 16 rows are shared by each.
+        assert one.dice == one.dice_before == pytest.approx(30 / 32)
+    for one in Evaluator(shifted_back, target.map(labelled), registration_loss)():
+        assert one.distance_mm == pytest.approx(0, abs=1e-4) and one.distance_before_mm > 4
+        # The border is continued outwards: the last row finds no label 1 to bring back.
+        assert one.dice == 1 and one.dice_before < 1
+
+
+def test_pairs_without_spacing_or_labels_have_no_millimetres_and_no_dice(target):
+    for one in Evaluator(undeformed, target, registration_loss)():
+        assert (one.distance_mm, one.distance_before_mm, one.dice, one.dice_before) == (None,) * 4
+        assert one.distance_px is not None
+
+
+def test_pairs_with_and_without_labels_and_all_methods_share_one_trace(target):
+    traces = []
+
+    def counted(*arguments):
+        traces.append(arguments)
+        return registration_loss(*arguments)
+
+    mixed = target.take(1).concatenate(target.map(labelled)).concatenate(target.take(1))
+    results = Evaluator(undeformed, mixed, counted)()
+    assert [one.dice is None for one in results] == [True, False, False, False, True]
+    assert Evaluator(shifted_back, mixed, counted)()[0].distance_px == pytest.approx(0, abs=1e-4)
+    assert len(traces) == 1
+
+
+def test_examples_hold_the_first_pairs_as_they_were_registered(target):
+    evaluator = Evaluator(shifted_back, target, registration_loss)
+    kept = evaluator.examples(2)
+    first = next(iter(target))
+    assert list(kept["key"]) == [one.key for one in evaluator()[:2]]
+    assert kept["warped"].shape == kept["moving"].shape == kept["fixed"].shape == (2, 32, 32)
+    np.testing.assert_array_equal(kept["displacement"], np.broadcast_to([1, 2], (2, 32, 32, 2)))
+    np.testing.assert_array_equal(kept["moving"][0], first["moving"][..., 0])
+    np.testing.assert_allclose(kept["warped"][0, :-1, :-2], kept["moving"][0, 1:, 2:], atol=1e-6)
+    np.testing.assert_array_equal(kept["fixed_landmarks_0"], first["fixed_landmarks"])
+    np.testing.assert_array_equal(kept["moving_landmarks_1"] - kept["fixed_landmarks_1"], [[1, 2]] * 3)
+
+
+@pytest.fixture
+def turned_target(turned):
+    return examples(turned, "turned", "test")
+
+
+def test_alignment_alone_is_measured_on_the_moving_image_as_it_was(turned_target):
+    aligned = Evaluator(undeformed, turned_target, registration_loss)()
+    raw = Evaluator(undeformed, unaligned(turned_target), registration_loss)()
+    for one, before in zip(aligned, raw):
+        assert before.distance_px == before.distance_before_px == one.distance_before_px > 8
+        assert one.distance_px < 0.5
+        assert one.ncc_before == before.ncc < 0.3 < 0.7 < one.ncc
+
+
+def test_the_alignment_is_composed_with_what_is_found_after_it(turned_target):
+    """By hand: a displacement of (1, 2) after the alignment leads p to A (p + (1, 2)) + t."""
+    evaluator = Evaluator(shifted_back, turned_target, registration_loss)
+    for example in turned_target:
+        one, warped, displacement = evaluator.register_and_measure(example)
+        points, alignment = example["fixed_landmarks"].numpy(), example["alignment"].numpy()
+        expected = points_to_moving(points + np.float32([1, 2]), alignment)
+        errors = np.linalg.norm(expected - example["moving_landmarks"], axis=1)
+        assert one.distance_px == pytest.approx(errors.mean(), abs=1e-4)
+        assert one.distance_px > 1.5
+        # One interpolation, of the image as it was.
+        np.testing.assert_array_equal(warped, warp(example["moving"][None], displacement))
+
+
+def test_the_network_sees_the_aligned_image(turned_target):
+    seen = []
+
+    def register(pair):
+        tf.numpy_function(lambda moving: seen.append(moving) or np.float32(0), [pair.moving], tf.float32)
+        return undeformed(pair)
+
+    list(Evaluator(register, turned_target.take(1), registration_loss)())
+    example = next(iter(turned_target))
+    np.testing.assert_array_equal(seen[-1][0], example["aligned"])
+    assert np.abs(example["aligned"] - example["moving"]).mean() > 0.05
+
+
+def test_the_loss_is_the_trained_one_of_the_aligned_image(turned_target):
+    evaluator = Evaluator(shifted_back, turned_target, registration_loss)
+    for example in turned_target:
+        pair = PairBatch(example["aligned"][None], example["fixed"][None])
+        expected = registration_loss(pair, *shifted_back(pair)).total
+        assert evaluator.register_and_measure(example)[0].loss == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_other_alignments_take_the_place_of_the_stored_ones(turned_target):
+    shift = np.float32([[1, 0, 3], [0, 1, -4]])
+    moved = realigned(unaligned(turned_target), np.stack([shift] * 3))
+    for example in moved:
+        _, _, displacement = Evaluator(undeformed, moved, registration_loss).register_and_measure(example)
+        np.testing.assert_allclose(displacement, np.broadcast_to([3, -4], displacement.shape), atol=1e-4)
+        rows, columns = slice(0, 60), slice(4, 64)
+        np.testing.assert_array_equal(example["aligned"][rows, columns], example["moving"][3:63, 0:60])
+
+
+def test_the_time_of_the_alignment_is_added_and_told_apart():
+    timed = with_alignment_time(THREE, [1.0, 2.0, 3.0])
+    assert [(one.seconds, one.seconds_alignment) for one in timed] == [(1.5, 1), (2.1, 2), (12, 3)]
+    assert summary(timed)["seconds_per_pair"] == {"median": 2.1, "alignment_median": 2.0}

@@ -1,0 +1,49 @@
+"""What is remembered beside weights of the preprocessing they were trained on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tfmetareg.cli import main
+from tfmetareg.errors import UserError
+from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.imaging.preprocessing_file import find_preprocessing, write_preprocessing
+
+
+def test_a_stage_leaves_the_preprocessing_of_its_records_beside_its_weights(records, records_root, tmp_path):
+    stage = ["--mode", "pretrain", "--data.root", str(records_root), "--workdir", str(tmp_path)]
+    assert main([*stage, "--pretrain.steps=1", "--model.features=[[4],[4]]"]) == 0
+    found = find_preprocessing(tmp_path / "pretrain" / "model.h5")
+    assert found == Preprocessing.from_description(
+        records.manifest.image_shape, records.manifest.preprocessing
+    )
+    assert found.image_size == records.manifest.image_shape
+
+
+@pytest.mark.parametrize("change", [{}, {"intensity": "clahe", "fit": "pad", "align": "affine"}])
+def test_what_is_written_is_read_back(tmp_path, change):
+    preprocessing = Preprocessing((48, 32), **change)
+    write_preprocessing(tmp_path / "model.h5", (48, 32), preprocessing.describe())
+    assert find_preprocessing(tmp_path / "model.h5") == preprocessing
+
+
+def test_weights_alone_get_the_defaults_and_a_line_says_so(tmp_path, capsys):
+    assert find_preprocessing(tmp_path / "model.h5") == Preprocessing()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path) in said and "400x400" in said
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"image_shape": [8, 8]}', '{"image_shape": 8, "x'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "preprocessing.json").write_text(content)
+    with pytest.raises(UserError, match=r"preprocessing\.json: damaged \("):
+        find_preprocessing(tmp_path / "model.h5")
+
+
+def test_a_file_of_another_version_is_named(tmp_path):
+    told = {**Preprocessing().describe(), "version": -1}
+    (tmp_path / "preprocessing.json").write_text(json.dumps({"image_shape": [8, 8], "preprocessing": told}))
+    with pytest.raises(UserError, match=r"preprocessing\.json: preprocessing is of version -1"):
+        find_preprocessing(tmp_path / "model.h5")

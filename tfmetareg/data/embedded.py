@@ -1,0 +1,41 @@
+"""The embedded tasks: procedural records for everyone who has none of their own yet."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tfmetareg.data.schema import MANIFEST
+from tfmetareg.errors import UserError
+
+ROOT = Path("data/embedded")
+
+
+def embedded_records(options: str = "") -> Path:
+    """Folder of the embedded tasks, built on first use.
+
+    The builder runs as a process of its own: this package does not import it.
+
+    Args:
+        options: of the builder's command, "--image-size 96 96" for instance. Each choice has its own folder.
+
+    Raises:
+        UserError: the builder cannot make them with these options.
+    """
+    root = ROOT.with_name("-".join([ROOT.name, *re.findall(r"[\w.]+(?:-[\w.]+)*", options)]))
+    if (root / MANIFEST).is_file():
+        return root
+    print(f"No data named: building the embedded tasks into {root}.", file=sys.stderr)
+    command = [sys.executable, "-m", "tfrecords_builder", "build", "--source", "embedded"]
+    packages = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
+    finished = subprocess.run(
+        [*command, "--output", str(root), *shlex.split(options)], env={**os.environ, "PYTHONPATH": paths}
+    )
+    if finished.returncode:
+        raise UserError(f"{root}: the embedded tasks were not built; see `data.embedded` ({options}).")
+    return root

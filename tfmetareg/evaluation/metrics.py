@@ -1,0 +1,98 @@
+"""How good a registration is: correlation, landmark distance, overlap of labels, folding."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfmetareg.geometry.warp import displace_points, warp_labels
+
+
+def ncc(fixed: tf.Tensor, warped: tf.Tensor) -> tf.Tensor:
+    """Normalized cross correlation over the whole image (Table 1 of the paper).
+
+    Args:
+        fixed, warped: (batch, height, width, 1) float32.
+
+    Returns:
+        (batch,) float32 in [-1, 1]; 0 where an image is constant.
+    """
+    axes = [1, 2, 3]
+    fixed -= tf.reduce_mean(fixed, axes, keepdims=True)
+    warped -= tf.reduce_mean(warped, axes, keepdims=True)
+    norm = tf.norm(fixed, axis=axes[:2]) * tf.norm(warped, axis=axes[:2])
+    return tf.math.divide_no_nan(tf.reduce_sum(fixed * warped, axes), norm[:, 0])
+
+
+def landmark_distance(
+    displacement: tf.Tensor,
+    fixed_landmarks: tf.Tensor,
+    moving_landmarks: tf.Tensor,
+    spacing: tf.Tensor = (1.0, 1.0),
+) -> tf.Tensor:
+    """mean |p_fixed + displacement(p_fixed) - p_moving| of one pair, in units of `spacing`.
+
+    Args:
+        displacement: (height, width, 2) float32, pixels of the fixed grid, (row, column).
+        fixed_landmarks, moving_landmarks: (n, 2) float32, (row, column), matched row by row.
+        spacing: (2,) float32, size (row, column) of a pixel of the moving image, where the distance
+            lies: of one unit for a distance in pixels.
+
+    Returns:
+        float32 scalar; NaN where n is 0 or the spacing NaN.
+    """
+    carried = displace_points(fixed_landmarks[None], displacement[None])[0]
+    return tf.reduce_mean(tf.norm((carried - moving_landmarks) * spacing, axis=-1))
+
+
+def dice(displacement: tf.Tensor, fixed_labels: tf.Tensor, moving_labels: tf.Tensor) -> tf.Tensor:
+    """Overlap of one pair's labels after registration: 2 |A and B| / (|A| + |B|), mean over the labels.
+
+    The labels are those of either image, so that every registration of a pair is measured on the same
+    ones. One that only the moving image has, and the warp removes, agrees with the fixed image: 1.
+
+    Args:
+        displacement: (height, width, 2) float32, pixels of the fixed grid, (row, column).
+        fixed_labels, moving_labels: (height, width, 1) uint8, 0 for background; or (height, width, 0).
+
+    Returns:
+        float32 scalar in [0, 1]; NaN where both images are background only.
+    """
+    warped_labels = warp_labels(moving_labels, displacement)
+    total = _label_sizes(fixed_labels) + _label_sizes(warped_labels)
+    overlap = _label_sizes(tf.where(fixed_labels == warped_labels, fixed_labels, 0))
+    scores = tf.where(total > 0, 2 * overlap / tf.maximum(total, 1), 1)
+    present = tf.cast(_label_sizes(fixed_labels) + _label_sizes(moving_labels) > 0, tf.float32)
+    return tf.reduce_sum(scores * present) / tf.reduce_sum(present)
+
+
+def _label_sizes(labels: tf.Tensor) -> tf.Tensor:
+    """Number of pixels of each label, float32 (255,): background is not counted."""
+    values = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+    return tf.math.unsorted_segment_sum(tf.ones_like(values, tf.float32), values, 256)[1:]
+
+
+def folding_percent(displacement: tf.Tensor) -> tf.Tensor:
+    """Percentage of pixels where x -> x + displacement(x) folds: det of its Jacobian <= 0.
+
+    Args:
+        displacement: (batch, height, width, 2) float32, pixels, (row, column).
+
+    Returns:
+        (batch,) float32 in [0, 100], over the (height-1) x (width-1) forward differences.
+    """
+    folded = tf.cast(jacobian_determinant(displacement) <= 0, tf.float32)
+    return 100.0 * tf.reduce_mean(folded, axis=[1, 2])
+
+
+def jacobian_determinant(displacement: tf.Tensor) -> tf.Tensor:
+    """Determinant of the Jacobian of x -> x + displacement(x): the area that a pixel comes to have.
+
+    Args:
+        displacement: (batch, height, width, 2) float32, pixels, (row, column).
+
+    Returns:
+        (batch, height - 1, width - 1) float32, by forward differences.
+    """
+    rows = displacement[:, 1:, :-1] - displacement[:, :-1, :-1]
+    columns = displacement[:, :-1, 1:] - displacement[:, :-1, :-1]
+    return (1 + rows[..., 0]) * (1 + columns[..., 1]) - rows[..., 1] * columns[..., 0]

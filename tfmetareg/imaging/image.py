@@ -1,0 +1,100 @@
+"""An image as people hand it over: pixels with all their channels, and the grid they lie on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its customary name
+
+from tfmetareg.errors import UserError
+from tfmetareg.imaging.grid import Grid, affine_grid, itk_grid, read_grid
+from tfmetareg.imaging.read import check_image, is_nifti, one_channel, read_pixels
+
+# NumPy array, path, SimpleITK image or nibabel image.
+ImageLike = Union[str, os.PathLike, np.ndarray, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """A 2D image.
+
+    Attributes:
+        pixels: (height, width) or (height, width, channels), any real dtype.
+        grid: where the pixels lie; a pixel apart from each other where nothing is known.
+        name: what an error calls it: its path, or "moving".
+        spacing: pixel size (row, column) in mm where the image came with one, else None.
+    """
+
+    pixels: np.ndarray
+    grid: Grid
+    name: str = "image"
+    spacing: Optional[tuple[float, float]] = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def grey(self, colour: str = "green") -> np.ndarray:
+        """One channel, (height, width), in the image's dtype; see `read_image`.
+
+        Raises:
+            UserError: not 2D, smaller than 8 pixels, holding NaN or infinity, or constant.
+        """
+        pixels = self.pixels if is_nifti(self.name) else one_channel(self.pixels, colour)
+        check_image(pixels, self.name)
+        return pixels
+
+
+def open_image(source: ImageLike, name: str = "image") -> Image:
+    """Reads an image of whatever kind.
+
+    >>> open_image(np.zeros((20, 30), np.uint8)).shape
+    (20, 30)
+
+    Args:
+        source: path of any file that `read_image` reads, `volume.nii.gz#12` included; NumPy array
+            (height, width) or (height, width, channels); 2D SimpleITK or nibabel image, whose grid is kept.
+        name: what an error calls an image that has no path.
+
+    Raises:
+        UserError: a file that cannot be read, or an image that is not 2D.
+    """
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        pixels = read_pixels(Path(source))
+        return Image(pixels, read_grid(source, _height_width(pixels, str(source))), str(source))
+    if isinstance(source, sitk.Image):
+        return _from_itk(source, name)
+    if type(source).__module__.startswith("nibabel."):
+        return _from_nibabel(source, name)
+    pixels = np.asarray(source)
+    return Image(pixels, Grid(_height_width(pixels, name)), name)
+
+
+def _from_itk(image: sitk.Image, name: str) -> Image:
+    if image.GetDimension() != 2:
+        raise UserError(f"{name}: must be a 2D image, got {image.GetDimension()} axes; take a slice of it.")
+    grid = itk_grid(image)
+    return Image(sitk.GetArrayFromImage(image), grid, name, grid.spacing[::-1])
+
+
+def _from_nibabel(image: Any, name: str) -> Image:
+    pixels = np.asarray(image.dataobj)
+    while pixels.ndim > 2 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2:
+        raise UserError(f"{name}: must be a 2D image, got shape {pixels.shape}; take a slice of it.")
+    grid = affine_grid(image.affine, pixels.T.shape)
+    return Image(pixels.T, grid, name, grid.spacing[::-1])
+
+
+def _height_width(pixels: np.ndarray, name: str) -> tuple[int, int]:
+    if pixels.ndim not in (2, 3):
+        raise UserError(f"{name}: must be one 2D image, got an array of shape {pixels.shape}.")
+    return pixels.shape[0], pixels.shape[1]

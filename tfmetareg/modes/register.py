@@ -1,0 +1,194 @@
+"""Registers images of any size and format with a trained network, adapted to them if asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tfmetareg.cache import differing_names, digest
+from tfmetareg.config import Config, ModelOptions, RegisterOptions
+from tfmetareg.errors import UserError
+from tfmetareg.files import sha256
+from tfmetareg.imaging.preprocessing_file import find_preprocessing
+from tfmetareg.modes.workdir import (
+    build_configured,
+    configure_tensorflow,
+    find_weights,
+    loss_function,
+    resolve_options,
+)
+from tfmetareg.registration.inputs import PairFiles, find_pairs
+from tfmetareg.registration.output import SUMMARY, DiskFullError, save_registration
+from tfmetareg.registration.pair import InputPair, PairRegistrar
+from tfmetareg.registration.result import RegisteredPair
+from tfmetareg.registration.weights import TrainedNetwork
+
+# Options that a summary tells elsewhere, under other names.
+_TOLD_ELSEWHERE = ("moving", "fixed", "pairs", "points", "weights", "output")
+_SPACINGS = ("moving_spacing", "fixed_spacing")
+
+
+def run(config: Config, workdir: Path) -> Path:
+    """Registers every pair that `config.register` names; returns the folder of the results.
+
+    A pair that cannot be registered is left out, and the others go on. A pair that was registered
+    already, from the same files in the same way, is left as it is.
+
+    Raises:
+        UserError: nothing to register, no such weights, an output that cannot be written; or, at the end,
+            which pairs were left out and why.
+    """
+    options = config.register
+    pairs = find_pairs(moving=options.moving, fixed=options.fixed, pairs=options.pairs, points=options.points)
+    output = Path(options.output) if options.output else Path(workdir) / "register"
+    _check_writable(output)
+    weights = find_weights(workdir, options.weights)
+    configure_tensorflow(config)
+    model_options = resolve_options(config.model, weights)
+    network = TrainedNetwork(build_configured(model_options, (64, 64), weights), find_preprocessing(weights))
+    skipped = SkippedPairs()
+    keys = _cache_keys(pairs, config, model_options, network, weights, skipped)
+    todo = []
+    for files in pairs:
+        with skipped.collected(files):
+            if files.name in keys and not _is_registered(output / files.name, keys[files.name]):
+                todo.append(files)
+    registrar = PairRegistrar(
+        network,
+        fit=options.fit,
+        align=options.align,
+        loss_fn=loss_function(config.loss),
+        adapt_learning_rate=options.adapt_learning_rate,
+    )
+    colour = network.preprocessing.colour
+    if todo and options.adapt_epochs:
+        registrar.adapt_to(
+            _readable(pairs, colour),
+            epochs=options.adapt_epochs,
+            seed=config.seed,
+            log_every=config.log_every,
+        )
+    for files in todo:
+        with skipped.collected(files):
+            pair = registrar.register(files.read(colour, options.points_in), adapt_steps=options.adapt_steps)
+            _save(pair, output / files.name, keys[files.name], options)
+    skipped.raise_any(len(pairs), output)
+    return output
+
+
+class SkippedPairs:
+    """Pairs that were left out, and why."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def collected(self, files: PairFiles) -> Iterator[None]:
+        """Notes a mistake of the user's in the block, and skips the rest of it."""
+        try:
+            yield
+        except DiskFullError:
+            raise
+        except UserError as error:
+            self._lines[files.name] = " ".join(str(error).splitlines())
+
+    def raise_any(self, pairs: int, output: Path) -> None:
+        """Raises one error that tells of all pairs that were left out, if any."""
+        if not self._lines:
+            return
+        if pairs == 1:
+            raise UserError(*self._lines.values())
+        raise UserError(
+            f"{len(self._lines)} of {pairs} pairs were not registered; the others are in {output}.\n"
+            + "\n".join(f"{name}: {line}" for name, line in self._lines.items())
+        )
+
+
+def _check_writable(output: Path) -> None:
+    """Refuses an output that cannot be written before any work is done for it."""
+    there = next(folder for folder in (output, *output.absolute().parents) if os.path.lexists(folder))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{output}: cannot be written ({there} is no folder, or one without the permission); "
+            "name another `register.output`."
+        )
+
+
+def _readable(pairs: list[PairFiles], colour: str) -> Iterator[InputPair]:
+    """The pairs that can be read; registering the others says why they cannot."""
+    for files in pairs:
+        with contextlib.suppress(UserError):
+            yield files.read(colour)
+
+
+def _cache_keys(
+    pairs: list[PairFiles],
+    config: Config,
+    model_options: ModelOptions,
+    network: TrainedNetwork,
+    weights: Path,
+    skipped: SkippedPairs,
+) -> dict[str, dict[str, Any]]:
+    """By pair, what decides on its results, as its summary tells it; without pairs that cannot be read."""
+    options, preprocessing = config.register, network.preprocessing
+    inputs = {}
+    for files in pairs:
+        with skipped.collected(files):
+            inputs[files.name] = {"inputs": files.digests()}
+            inputs[files.name]["spacing"] = {name: files.row.get(name, "") for name in _SPACINGS}
+    common: dict[str, Any] = {
+        "weights": {"file": str(weights), "sha256": sha256(weights)},
+        "options": {
+            name: value for name, value in dataclasses.asdict(options).items() if name not in _TOLD_ELSEWHERE
+        },
+        "preprocessing": {"image_shape": list(preprocessing.image_size), **preprocessing.describe()},
+        "network": dataclasses.asdict(model_options),
+    }
+    if options.adapt_epochs or options.adapt_steps:
+        common.update(loss=dataclasses.asdict(config.loss), seed=config.seed)
+    if options.adapt_epochs:
+        common["adapted_to"] = digest(inputs, sort_keys=False)
+    return {name: {**files, **common} for name, files in inputs.items()}
+
+
+def _is_registered(folder: Path, key: dict[str, Any]) -> bool:
+    """Whether a pair was registered already, from the same files in the same way.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if not os.path.lexists(folder):
+        return False
+    try:
+        kept = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        differing = differing_names(kept, key)
+    except (OSError, ValueError):
+        differing = ["it has no readable summary"]
+    if differing:
+        raise UserError(
+            f"{folder}: is there already, made otherwise ({', '.join(differing)}); move it away, or "
+            "name another `register.output`."
+        )
+    print(f"{folder.name}: registered already, {folder}", file=sys.stderr)
+    return True
+
+
+def _save(pair: RegisteredPair, folder: Path, key: dict[str, Any], options: RegisterOptions) -> None:
+    """Writes a pair's folder and says how it went."""
+    summary = save_registration(
+        pair, folder, formats=options.formats, figures=options.figures, description=key
+    )
+    for warning in summary["warnings"]:
+        print(f"warning: {folder.name}: {warning}", file=sys.stderr)
+    ncc = summary["similarity"]["ncc"]
+    print(
+        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, "
+        f"folding {summary['folding_percent']:.2f} %, {sum(summary['seconds'].values()):.1f} s",
+        file=sys.stderr,
+    )

@@ -1,0 +1,238 @@
+"""Which image files make up the pairs to register, and what a pair's results are called."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from tfmetareg.errors import Problems, UserError
+from tfmetareg.files import sha256
+from tfmetareg.geometry.frame import inside_image
+from tfmetareg.imaging.choices import FORMATS
+from tfmetareg.imaging.grid import read_grid
+from tfmetareg.imaging.image import Image
+from tfmetareg.imaging.pair_table import TABLE, Row, listed_pairs, read_pair
+from tfmetareg.imaging.read import is_image, read_pixels, stem
+from tfmetareg.imaging.tables import check_inside, read_landmarks, read_table
+from tfmetareg.imaging.volumes import volume_file
+from tfmetareg.registration.pair import InputPair
+
+# Bytes of a name: file systems take 255, of which a number, an ending and a temporary name need some.
+_LONGEST = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class PairFiles:
+    """The files of one pair.
+
+    Attributes:
+        name: of the pair, of letters, digits, '_', '-' and '.'; no two pairs of a run have the same.
+        root, where, row: as `sources.pairs.read_pair` takes them.
+        points: CSV file of points to carry over, if any.
+    """
+
+    name: str
+    root: Path
+    where: str
+    row: Row
+    points: Optional[Path] = None
+
+    @property
+    def moving(self) -> Path:
+        """The moving image, or a slice of a volume."""
+        return self.root / self.row["moving"]
+
+    @property
+    def fixed(self) -> Path:
+        """The fixed image, or a slice of a volume."""
+        return self.root / self.row["fixed"]
+
+    def read(self, colour: str, points_in: str = "fixed") -> InputPair:
+        """The images with landmarks and pixel sizes where the row names them, and the points to carry over.
+
+        Args:
+            colour: what stands for a colour image, see `read_image`.
+            points_in: image that the points are given in, "fixed" or "moving".
+
+        Raises:
+            UserError: one line of everything that is wrong with the files.
+        """
+        began = time.perf_counter()
+        problems = Problems()
+        images = read_pair(self.root, self.where, self.row, self.name, colour, problems)
+        if images is None:
+            raise UserError(" ".join(problems.lines))
+        moving = Image(
+            read_pixels(self.moving), read_grid(self.moving, images.moving.shape), str(self.moving)
+        )
+        fixed = Image(images.fixed, read_grid(self.fixed, images.fixed.shape), str(self.fixed))
+        points = None
+        if self.points is not None:
+            points = _read_points(self.points, getattr(images, points_in).shape)
+        seconds = {"read": round(time.perf_counter() - began, 4)}
+        return InputPair(images, moving, fixed, points, points_in, seconds)
+
+    def digests(self) -> dict[str, dict[str, str]]:
+        """Path and SHA-256 of each file that decides on the result, as a summary tells them.
+
+        Raises:
+            UserError: a file that cannot be read.
+        """
+        files = {"moving": self.moving, "fixed": self.fixed}
+        files.update(
+            {name: self.root / file for name, file in self.row.items() if "landmarks" in name and file}
+        )
+        if self.points:
+            files["points"] = self.points
+        return {name: {"file": str(path), "sha256": _digest(path)} for name, path in files.items()}
+
+
+def find_pairs(*, moving: str = "", fixed: str = "", pairs: str = "", points: str = "") -> list[PairFiles]:
+    """The pairs that are named: two images, two folders of them, or a table.
+
+    Args:
+        moving, fixed: image files or folders, as `register.moving` and `register.fixed`.
+        pairs: a pairs.csv or its folder, as `register.pairs`.
+        points: file or folder of points, as `register.points`.
+
+    Raises:
+        UserError: none or several of these, files without a partner, a table that cannot be read.
+    """
+    if bool(pairs) == bool(moving or fixed) or (not moving) != (not fixed):
+        raise UserError(
+            "name what to register: either `register.moving` and `register.fixed` (two images, or two "
+            "folders), or `register.pairs` (a pairs.csv)."
+        )
+    if pairs:
+        named = _listed(Path(pairs))
+    elif os.path.isdir(moving) or os.path.isdir(fixed):
+        named = _of_folders(Path(moving), Path(fixed))
+    else:
+        named = [_pair(Path(), moving, fixed)]
+    return _with_points(_named_apart(named), points)
+
+
+def _pair(root: Path, moving: str, fixed: str, name: str = "") -> PairFiles:
+    name = name or f"{stem(Path(moving))}-to-{stem(Path(fixed))}"
+    return PairFiles(_plain(name), root, f"{moving} and {fixed}", {"moving": moving, "fixed": fixed})
+
+
+def _listed(path: Path) -> list[PairFiles]:
+    table = path / TABLE if os.path.isdir(path) else path
+    problems = Problems()
+    rows = listed_pairs(table, problems)
+    problems.raise_any()
+    return [
+        dataclasses.replace(_pair(table.parent, row["moving"], row["fixed"]), where=where, row=row)
+        for where, row in rows
+    ]
+
+
+def _of_folders(moving: Path, fixed: Path) -> list[PairFiles]:
+    """Images of two folders that have the same name, but for the ending that tells the format."""
+    images = {folder: dict(_images(folder)) for folder in (moving, fixed)}
+    alone = [
+        f"{file.name} of {folder}"
+        for folder, other in ((moving, fixed), (fixed, moving))
+        for name, file in images[folder].items()
+        if name not in images[other]
+    ]
+    if alone:
+        more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
+        raise UserError(
+            f"{alone[0]}{more}: no image of that name in the other folder; add it, take this one away, or "
+            "list the pairs in a pairs.csv (`register.pairs`)."
+        )
+    return [
+        _pair(Path(), str(images[moving][name]), str(images[fixed][name]), name) for name in images[moving]
+    ]
+
+
+def _images(folder: Path) -> Iterator[tuple[str, Path]]:
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"{folder}: must be a folder too; `register.moving` and `register.fixed` are two images or two "
+            "folders."
+        )
+    try:
+        files = sorted(file for file in folder.iterdir() if is_image(file) and not file.name.startswith("."))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror}); give yourself the permission."
+        ) from None
+    if not files:
+        raise UserError(f"{folder}: no images in this folder; put some into it ({', '.join(FORMATS)}).")
+    names = [stem(file) for file in files]
+    for name, file in zip(names, files):
+        if names.count(name) > 1:
+            raise UserError(f"{file}: another image of this folder has the same name; rename one of them.")
+    return iter(zip(names, files))
+
+
+def _named_apart(pairs: list[PairFiles]) -> list[PairFiles]:
+    """Numbers the second and further pairs of one name."""
+    wanted, taken = {pair.name for pair in pairs}, set()
+    named = []
+    for pair in pairs:
+        name, number = pair.name, 1
+        while name in taken or (number > 1 and name in wanted):
+            number += 1
+            name = f"{pair.name}_{number}"
+        taken.add(name)
+        named.append(dataclasses.replace(pair, name=name))
+    return named
+
+
+def _with_points(pairs: list[PairFiles], points: str) -> list[PairFiles]:
+    """The pairs with the file of points that belongs to each."""
+    if not points:
+        return pairs
+    if not os.path.isdir(points):
+        if len(pairs) > 1:
+            raise UserError(
+                f"`register.points` ({points}) must be a folder where there are several pairs, "
+                f"with a file like {pairs[0].name}.csv for each."
+            )
+        return [dataclasses.replace(pairs[0], points=Path(points))]
+    found = [dataclasses.replace(pair, points=Path(points) / f"{pair.name}.csv") for pair in pairs]
+    missing = [pair for pair in found if not os.path.isfile(pair.points)]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{missing[0].points}: no such file{more}; `register.points` must have one for each pair."
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "pair"
+    return plain.encode()[:_LONGEST].decode(errors="ignore")
+
+
+def _read_points(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Points on an image of that shape, (n, 2), (row, column); NaN where none is given."""
+    # What was carried here from another image may lie beyond this one, or nowhere.
+    carried = {"moving_x", "fixed_x"} & {*read_table(path).columns}
+    points = read_landmarks(path, gaps=bool(carried))
+    if not len(points):
+        raise UserError(f"{path}: no points; add a row for each below the header.")
+    if carried:
+        points[~inside_image(points, shape)] = np.nan
+    else:
+        check_inside(points, shape, str(path))
+    return points
+
+
+def _digest(path: Path) -> str:
+    file = Path(volume_file(str(path)))
+    try:
+        return sha256(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); it must be a readable file.") from None

@@ -1,0 +1,196 @@
+"""Registers one pair of images after the other with one trained network."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from tfmetareg.errors import UserError
+from tfmetareg.geometry.affine import compose, invert
+from tfmetareg.geometry.align import NETWORK_REACH, align
+from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, to_image_grids, warp_image
+from tfmetareg.imaging.image import Image
+from tfmetareg.imaging.preprocessing import MisfitError, Preprocessing, image_geometry, prepare_image
+from tfmetareg.registration.network import Adaptation, Registrar
+from tfmetareg.registration.result import CarriedPoints, PreparedPair, RegisteredPair
+from tfmetareg.registration.weights import TrainedNetwork
+from tfmetareg.training.log import TrainingProgress
+from tfmetareg.training.losses import registration_loss
+from tfmetareg.training.steps import LossFn
+from tfmetareg.types import ImagePair
+
+Seconds = dict[str, float]
+
+
+class InputPair(NamedTuple):
+    """A pair to register.
+
+    Attributes:
+        images: one channel of each image, with landmarks and pixel sizes where they are known.
+        moving, fixed: the images with all channels and their grids.
+        points: (n, 2), (row, column), pixels, to carry over, if any; NaN where there is none.
+        points_in: image that they are given in, "fixed" or "moving".
+        seconds: what reading them took.
+    """
+
+    images: ImagePair
+    moving: Image
+    fixed: Image
+    points: Optional[np.ndarray] = None
+    points_in: str = "fixed"
+    seconds: Seconds = {}
+
+
+class PairRegistrar:
+    """One trained network, compiled at the first pair of a size."""
+
+    def __init__(
+        self,
+        network: TrainedNetwork,
+        *,
+        fit: str = "records",
+        align: str = "records",
+        loss_fn: LossFn = registration_loss,
+        adapt_learning_rate: float = 5e-4,
+    ):
+        """
+        Args:
+            network: what registers; its weights are changed by `adapt_to` alone.
+            fit: "records" brings images to the size of those the network was trained on; "native" keeps
+                their pixels.
+            align: alignment ahead of the network: "none", "rigid" or "affine"; "records" takes that of the
+                images it was trained on.
+            loss_fn: of the adaptation.
+            adapt_learning_rate: Adam's.
+        """
+        self._preprocessing = network.preprocessing
+        self._fit, self._align = fit, align
+        self._model, self._weights = network.model, network.model.get_weights()
+        self._register = Registrar(network.model)
+        self._adapt = Adaptation(network.model, loss_fn, adapt_learning_rate)
+
+    def adapt_to(
+        self, pairs: Iterable[InputPair], *, epochs: int, seed: int = 0, log_every: int = 10
+    ) -> None:
+        """Adapts the weights that every pair starts from, by some passes over the pairs.
+
+        Args:
+            pairs: to adapt to; those that cannot be prepared are left out.
+            epochs: passes over them.
+            seed: of their order.
+            log_every: steps between lines on the progress.
+
+        Raises:
+            UserError: the adaptation diverges.
+        """
+        inputs = []
+        for pair in pairs:
+            with contextlib.suppress(UserError):
+                inputs.append(self._prepare(pair, {}).network_input())
+        order = np.random.default_rng(seed)
+        steps = (inputs[index] for _ in range(epochs) for index in order.permutation(len(inputs)))
+        progress = TrainingProgress("adapt", total=epochs * len(inputs), start=0, every=log_every)
+        try:
+            self._adapt(_shown(steps, progress))
+        finally:
+            progress.close()
+        self._weights = self._model.get_weights()
+
+    def register(self, pair: InputPair, *, adapt_steps: int = 0) -> RegisteredPair:
+        """Registers a pair.
+
+        Args:
+            pair: the images.
+            adapt_steps: gradient steps on this pair alone before it is registered, from the same weights
+                each time.
+
+        Raises:
+            UserError: an image that does not fit the frame, or an adaptation that diverges.
+        """
+        seconds = dict(pair.seconds)
+        prepared = self._prepare(pair, seconds)
+        network_input = prepared.network_input()
+        losses = None
+        try:
+            if adapt_steps:
+                with _timed(seconds, "adapt"):
+                    losses = self._adapt(network_input for _ in range(adapt_steps))
+            with _timed(seconds, "register"):
+                _, residual = self._register(*network_input)
+        finally:
+            if adapt_steps:
+                self._model.set_weights(self._weights)
+        with _timed(seconds, "warp"):
+            from_frame = compose(invert(prepared.moving_matrix), prepared.alignment)
+            displacement = to_image_grids(residual, pair.fixed.shape, prepared.fixed_matrix, from_frame)
+            warped = warp_image(pair.moving.pixels, displacement)
+        with _timed(seconds, "points"):
+            points = None if pair.points is None else _carried(pair.points, pair.points_in, displacement)
+        return RegisteredPair(
+            moving=pair.moving,
+            fixed=pair.fixed,
+            displacement=displacement,
+            warped=warped,
+            prepared=prepared,
+            residual=residual,
+            reach=NETWORK_REACH * self._preprocessing.image_size[1],
+            losses=losses,
+            points=points,
+            points_in=pair.points_in,
+            seconds=seconds,
+        )
+
+    def _prepare(self, pair: InputPair, seconds: Seconds) -> PreparedPair:
+        raw = pair.images
+        with _timed(seconds, "prepare"):
+            preprocessing = self._preprocessing_of(raw.moving.shape, raw.fixed.shape)
+            images, matrices = {}, {}
+            for name in ("moving", "fixed"):
+                image, spacing = getattr(raw, name), getattr(raw, f"{name}_spacing")
+                where = getattr(pair, name).name
+                try:
+                    images[name] = prepare_image(image, preprocessing, where, spacing)
+                    matrices[name] = image_geometry(image.shape, preprocessing, spacing, where).matrix()
+                except MisfitError as error:
+                    raise UserError(f"{error.problem}; use `--register.fit native`.") from None
+        with _timed(seconds, "align"):
+            alignment = align(images["moving"], images["fixed"], preprocessing.align)
+        return PreparedPair(raw, *images.values(), preprocessing.align, alignment, *matrices.values())
+
+    def _preprocessing_of(self, *shapes: Sequence[int]) -> Preprocessing:
+        """That of the network's images, changed as asked."""
+        changed = {}
+        if self._align != "records":
+            changed["align"] = self._align
+        if self._fit == "native":
+            frame = tuple(int(max(sides)) for sides in zip(*shapes))
+            changed.update(image_size=frame, fit="pad", spacing=None)
+        return dataclasses.replace(self._preprocessing, **changed)
+
+
+def _carried(points: np.ndarray, points_in: str, displacement: np.ndarray) -> CarriedPoints:
+    if points_in == "fixed":
+        return CarriedPoints(points, carry_to_moving(points, displacement))
+    return CarriedPoints(carry_to_fixed(points, displacement), points)
+
+
+def _shown(
+    items: Iterable[tuple[np.ndarray, np.ndarray]], progress: TrainingProgress
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The items; shows each as a step once it is done with."""
+    for step, item in enumerate(items, 1):
+        yield item
+        progress(step, {})
+
+
+@contextlib.contextmanager
+def _timed(seconds: Seconds, part: str) -> Iterator[None]:
+    """Adds the time of the block to a part."""
+    began = time.perf_counter()
+    yield
+    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - began, 4)

@@ -1,0 +1,144 @@
+"""A registered pair: the field between two images, and what it carries from one to the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from tfmetareg.errors import UserError
+from tfmetareg.evaluation import metrics
+from tfmetareg.geometry.affine import compose, compose_displacement, invert, points_to_moving, resample
+from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, warp_image
+from tfmetareg.imaging.image import Image, ImageLike, open_image
+from tfmetareg.types import ImagePair, no_alignment
+
+
+class PreparedPair(NamedTuple):
+    """A pair as it was read, and as the network sees it.
+
+    Attributes:
+        raw: the images as they were, one channel each.
+        moving, fixed: uint8 of one shape; the moving image is not aligned yet.
+        align: the kind of alignment that was looked for between these two.
+        alignment: float32 (2, 3), what was found.
+        moving_matrix, fixed_matrix: float64 (2, 3), where points of the raw images lie in them.
+    """
+
+    raw: ImagePair
+    moving: np.ndarray
+    fixed: np.ndarray
+    align: str
+    alignment: np.ndarray
+    moving_matrix: np.ndarray
+    fixed_matrix: np.ndarray
+
+    @property
+    def aligned(self) -> bool:
+        """Whether an alignment other than the identity was found."""
+        return not np.array_equal(self.alignment, no_alignment())
+
+    def network_input(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the network gets: the moving image, aligned, and the fixed one."""
+        return (resample(self.moving, self.alignment) if self.aligned else self.moving), self.fixed
+
+    def seen_percent(self) -> dict[str, float]:
+        """Percentage of each image within the frame that the network sees; `fit: crop` cuts off the rest."""
+        shares = {}
+        for name, matrix in (("moving", self.moving_matrix), ("fixed", self.fixed_matrix)):
+            corners = np.array([[-0.5, -0.5], getattr(self.raw, name).shape])
+            corners[1] -= 0.5
+            places = points_to_moving(corners, matrix)
+            within = np.clip(places, -0.5, np.array(self.fixed.shape) - 0.5)
+            shares[name] = round(100 * float(np.prod(np.ptp(within, axis=0) / np.ptp(places, axis=0))), 2)
+        return shares
+
+    @property
+    def unregistered(self) -> np.ndarray:
+        """(2, 3): where points of the raw fixed image lie in the raw moving one, by their sizes alone."""
+        return compose(invert(self.moving_matrix), self.fixed_matrix)
+
+
+class CarriedPoints(NamedTuple):
+    """Points of the fixed image and where they lie in the moving one, float32 (n, 2) each, (row, column).
+
+    NaN where a point of the moving image lies nowhere in the fixed one, and where none was given.
+    """
+
+    fixed: np.ndarray
+    moving: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredPair:
+    """A registered pair.
+
+    Attributes:
+        moving, fixed: the images.
+        displacement: float32 (height, width, 2), pixels, (row, column), on the fixed image's own grid: its
+            point p lies at p + displacement[p] in the moving image.
+        warped: the moving image with all its channels on the fixed image's grid, in its own dtype.
+        prepared: the pair as the network saw it.
+        residual: float32, what the network found after the alignment, in pixels of what it saw.
+        reach: how far the network finds a partner, in the same pixels.
+        losses: before the first and before the last step of adaptation, if there were any.
+        points: the points that were carried over, if any.
+        points_in: image that they were given in, "fixed" or "moving".
+        seconds: what each part of the work took.
+    """
+
+    moving: Image
+    fixed: Image
+    displacement: np.ndarray
+    warped: np.ndarray
+    prepared: PreparedPair
+    residual: np.ndarray
+    reach: float
+    losses: Optional[tuple[float, float]] = None
+    points: Optional[CarriedPoints] = None
+    points_in: str = "fixed"
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_moving(self, points: np.ndarray) -> np.ndarray:
+        """Where points of the fixed image lie in the moving one: float32 (n, 2), (row, column), pixels."""
+        return carry_to_moving(points, self.displacement)
+
+    def to_fixed(self, points: np.ndarray) -> np.ndarray:
+        """Where points of the moving image lie in the fixed one; NaN where none of its pixels lands there."""
+        return carry_to_fixed(points, self.displacement)
+
+    def jacobian_determinant(self) -> np.ndarray:
+        """Area that each pixel comes to have, float32 (height - 1, width - 1); at or below 0 it folds."""
+        return np.asarray(metrics.jacobian_determinant(self.displacement[None]))[0]
+
+    def warp(
+        self, image: ImageLike, interpolation: str = "linear", fill: Optional[float] = None
+    ) -> np.ndarray:
+        """Another image of the moving image's grid, brought onto the fixed one's.
+
+        Args:
+            image: path, array, SimpleITK or nibabel image, of the moving image's size.
+            interpolation: "linear", or "nearest" for label maps.
+            fill: value where the moving image has no pixel; None continues its border outwards.
+
+        Returns:
+            (height, width) or (height, width, channels), of the dtype of `image`.
+
+        Raises:
+            UserError: another size than the moving image's.
+        """
+        other = open_image(image)
+        if other.shape != self.moving.shape:
+            raise UserError(
+                f"{other.name}: must have the moving image's size, {self.moving.shape}, got {other.shape}."
+            )
+        return warp_image(other.pixels, self.displacement, fill, interpolation)
+
+    def moving_before(self) -> np.ndarray:
+        """float32 (height, width, 2): as `displacement`, by the images' sizes alone."""
+        return compose_displacement(np.zeros_like(self.displacement), self.prepared.unregistered)
+
+    def frame_displacement(self) -> np.ndarray:
+        """float32: between what the network saw, as it was before the alignment."""
+        return compose_displacement(self.residual, self.prepared.alignment)

@@ -1,0 +1,55 @@
+"""A trained network together with what was done to the images it was trained on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple, Union
+
+from tfmetareg.files import StrPath
+from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.imaging.preprocessing_file import find_preprocessing, write_preprocessing
+from tfmetareg.models.build import build_network, load_model
+from tfmetareg.models.registry import RegistrationModel
+from tfmetareg.models.weights import save_weights
+
+# Weights that come with the package, by the word that stands for them.
+SHIPPED = {"start": Path(__file__).resolve().parents[1] / "weights" / "start.h5"}
+
+
+class TrainedNetwork(NamedTuple):
+    """A network and the preprocessing that belongs to its weights.
+
+    Attributes:
+        model: warped, displacement = model([moving, fixed]).
+        preprocessing: what is done to an image before the network sees it.
+    """
+
+    model: RegistrationModel
+    preprocessing: Preprocessing
+
+    def save(self, path: StrPath) -> None:
+        """Publishes the weights as `.h5`, as voxelmorph reads it, and `preprocessing.json` beside."""
+        preprocessing = self.preprocessing
+        write_preprocessing(Path(path), preprocessing.image_size, preprocessing.describe())
+        save_weights(self.model, path)
+
+    def copy(self) -> TrainedNetwork:
+        """The same with variables of its own, for training that leaves this one as it is."""
+        model = build_network(self.model.architecture)
+        model.set_weights(self.model.get_weights())
+        return TrainedNetwork(model, self.preprocessing)
+
+
+def load_network(weights: Union[str, os.PathLike]) -> TrainedNetwork:
+    """The network of a weights file.
+
+    Args:
+        weights: `.h5` file of this project or of voxelmorph, or "start": the weights that come with the
+            package.
+
+    Raises:
+        UserError: no such file, or none that describes its network.
+    """
+    path = SHIPPED.get(str(weights), Path(weights))
+    return TrainedNetwork(load_model(path), find_preprocessing(path))
