@@ -14,9 +14,9 @@ from tfmetareg.imaging.choices import PERCENTILES
 LEVELS = 1024
 CLAHE_CLIP_LIMIT = 0.01
 
-_PIXELS_PER_LEVEL = 512
-_BACKGROUND_SHARE_OF_RANGE = 0.03
-_MAX_BACKGROUND_OUTPUT = 0.1
+PIXELS_PER_LEVEL = 512
+BACKGROUND_SHARE_OF_RANGE = 0.03
+MAX_BACKGROUND_OUTPUT = 0.1
 _WHITE = {"b1": 1, "u1": 255, "u2": 65535}
 
 
@@ -85,11 +85,11 @@ def equalize(image: np.ndarray) -> np.ndarray:
     Returns:
         float32 (height, width) in [0, 1].
     """
-    unit = (image - _BACKGROUND_SHARE_OF_RANGE) / (1 - _BACKGROUND_SHARE_OF_RANGE)
+    unit = (image - BACKGROUND_SHARE_OF_RANGE) / (1 - BACKGROUND_SHARE_OF_RANGE)
     quantised = np.rint(np.clip(unit, 0, 1) * (LEVELS - 1)).astype(np.int32)
     # tfa's step, pixels // levels, is an integer: with few pixels to a level the cut-off fraction turns
     # much of a small body white. Repeating the image leaves its histogram alone and makes the step exact.
-    repeats = -(-LEVELS * _PIXELS_PER_LEVEL // image.size)
+    repeats = -(-LEVELS * PIXELS_PER_LEVEL // image.size)
     with tf.device("CPU"):
         repeated = tf.tile(tf.constant(quantised)[..., None], [repeats, 1, 1])
         equalized = tfa.image.equalize(repeated, bins=LEVELS)[: len(image), :, 0].numpy()
@@ -99,7 +99,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
 def _limit_background(equalized: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Stretches the body's greys down to a tenth where a large background has pushed them up."""
     darkest = equalized[body].min()
-    if not _MAX_BACKGROUND_OUTPUT < darkest < 1:
+    if not MAX_BACKGROUND_OUTPUT < darkest < 1:
         return equalized
-    stretch = (1 - _MAX_BACKGROUND_OUTPUT) / (1 - darkest)
-    return np.where(body, _MAX_BACKGROUND_OUTPUT + (equalized - darkest) * stretch, 0).astype(np.float32)
+    stretch = (1 - MAX_BACKGROUND_OUTPUT) / (1 - darkest)
+    return np.where(body, MAX_BACKGROUND_OUTPUT + (equalized - darkest) * stretch, 0).astype(np.float32)

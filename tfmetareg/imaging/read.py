@@ -14,7 +14,7 @@ from tfmetareg.files import StrPath
 from tfmetareg.imaging.choices import FORMATS
 from tfmetareg.imaging.volumes import parse_slice_reference, read_slice, volume_file
 
-_MIN_SIDE = 8
+MIN_SIDE = 8
 _COLOUR_SIZES = (3, 4)
 _NIFTI = (".nii", ".nii.gz")
 
@@ -112,9 +112,9 @@ def check_image(image: np.ndarray, where: str) -> None:
         )
     if image.dtype.kind not in "buif":
         raise UserError(f"{where}: intensities must be real numbers, got {image.dtype}; convert it.")
-    if min(image.shape) < _MIN_SIDE:
+    if min(image.shape) < MIN_SIDE:
         raise UserError(
-            f"{where}: each side must have at least {_MIN_SIDE} pixels, got {image.shape}; remove it."
+            f"{where}: each side must have at least {MIN_SIDE} pixels, got {image.shape}; remove it."
         )
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{where}: holds NaN or infinity; replace those pixels or remove the image.")

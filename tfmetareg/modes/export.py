@@ -21,7 +21,7 @@ from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.imaging.preprocessing_file import find_preprocessing
 from tfmetareg.modes.workdir import build_configured, find_weights
 from tfmetareg.serving import onnx
-from tfmetareg.serving.preprocess import unservable
+from tfmetareg.serving.preprocessing_graph import unservable
 from tfmetareg.serving.saved_model import save
 from tfmetareg.serving.warmup import Example, synthetic_example
 

@@ -11,7 +11,7 @@ from tfmetareg.geometry.warp import displace_points
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.serving.checks import checked_files, checked_pair, checked_points
-from tfmetareg.serving.preprocess import DecodedImage, FramedImage, decode, encode, place
+from tfmetareg.serving.preprocessing_graph import DecodedImage, FramedImage, decode, encode, place
 
 _IMAGES = tf.TensorSpec((None, None, None, 1), tf.float32)
 _POINTS = tf.TensorSpec((None, None, 2), tf.float32)

@@ -1,4 +1,4 @@
-"""The preprocessing of the records as graph operations: what the builder's `prepare_image` does."""
+"""The graph twin of `imaging.preprocessing`: `prepare_image` as TensorFlow operations, for serving."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfmetareg.imaging.intensity import LEVELS
+from tfmetareg.imaging.intensity import (
+    BACKGROUND_SHARE_OF_RANGE,
+    LEVELS,
+    MAX_BACKGROUND_OUTPUT,
+    PIXELS_PER_LEVEL,
+)
 from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.imaging.read import MIN_SIDE
 from tfmetareg.serving.checks import passed
 
-# As in tfmetareg.imaging.read and tfmetareg.imaging.intensity.
-MIN_SIDE = 8
-PIXELS_PER_LEVEL = 512
-BACKGROUND_SHARE_OF_RANGE = 0.03
-MAX_BACKGROUND_OUTPUT = 0.1
-
-# A file of a few bytes may claim any size, and memory is taken for all of it before it is decoded.
+# A PNG header may claim any size, and decoding allocates that much memory first.
 _MOST_PIXELS = 2**26
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _LUMINANCE = (0.299, 0.587, 0.114, 0.0)

@@ -12,12 +12,10 @@ from PIL import Image
 from scipy import ndimage
 
 from tfmetareg.errors import UserError
-from tfmetareg.imaging import intensity, read
 from tfmetareg.imaging.choices import FITS
 from tfmetareg.imaging.preprocessing import Preprocessing, image_geometry, prepare_image
 from tfmetareg.imaging.read import read_image
-from tfmetareg.serving import preprocess
-from tfmetareg.serving.preprocess import decode, encode, place, unservable
+from tfmetareg.serving.preprocessing_graph import decode, encode, place, unservable
 
 
 def scan(shape, seed: int = 0) -> np.ndarray:
@@ -151,8 +149,14 @@ def test_what_no_graph_can_do_is_known():
     assert "pixel size" in unservable(Preprocessing(fit="crop", spacing=0.5))
 
 
-def test_the_constants_are_the_builders():
-    assert preprocess.MIN_SIDE == read._MIN_SIDE
-    assert preprocess.PIXELS_PER_LEVEL == intensity._PIXELS_PER_LEVEL
-    assert preprocess.BACKGROUND_SHARE_OF_RANGE == intensity._BACKGROUND_SHARE_OF_RANGE
-    assert preprocess.MAX_BACKGROUND_OUTPUT == intensity._MAX_BACKGROUND_OUTPUT
+@pytest.mark.parametrize("side", [7, 8])
+def test_the_smallest_side_is_the_one_that_the_reader_takes(side, tmp_path):
+    file = png(np.uint8(255 * scan((side, 30))))
+    (tmp_path / "a.png").write_bytes(file)
+    if side == 8:
+        assert read_image(tmp_path / "a.png").shape == decode(tf.constant(file), "moving").pixels.shape[:2]
+        return
+    with pytest.raises(UserError, match="at least 8 pixels"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 8 pixels a side"):
+        decode(tf.constant(file), "moving")
