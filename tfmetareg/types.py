@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -11,8 +11,8 @@ import numpy as np
 class PairBatch(NamedTuple):
     """A batch of image pairs, each (batch, height, width, 1): float32 in [0, 1], or uint8 as stored."""
 
-    moving: object
-    fixed: object
+    moving: Any
+    fixed: Any
 
 
 class Episode(NamedTuple):
@@ -23,16 +23,16 @@ class Episode(NamedTuple):
     of the memory, for all the m k batches that wait while one is used.
     """
 
-    moving: object
-    fixed: object
+    moving: Any
+    fixed: Any
 
 
 class LossTerms(NamedTuple):
     """Eq. (1) and its terms, float32 scalars: total = similarity + lambda * smoothness."""
 
-    total: object
-    similarity: object
-    smoothness: object
+    total: Any
+    similarity: Any
+    smoothness: Any
 
 
 def no_landmarks() -> np.ndarray:

@@ -165,24 +165,40 @@ def to_image_grids(
     return compose_displacement((displacement / scale).astype(np.float32), compose(from_frame, to_frame))
 
 
-def warp_image(moving: np.ndarray, displacement: np.ndarray, fill: Optional[float] = None) -> np.ndarray:
-    """moving(x + displacement(x)), bilinear, in the image's own dtype.
+def warp_image(
+    moving: np.ndarray,
+    displacement: np.ndarray,
+    fill: Optional[float] = None,
+    interpolation: str = "linear",
+) -> np.ndarray:
+    """moving(x + displacement(x)), in the image's own dtype.
 
     Args:
         moving: (height, width) or (height, width, channels), any real dtype.
         displacement: (rows, columns, 2), pixels, (row, column); the grid may be of another size.
         fill: value where the moving image has no pixel; None continues its border outwards.
+        interpolation: "linear", or "nearest" for label maps.
 
     Returns:
         (rows, columns) or (rows, columns, channels), of the dtype of `moving`.
+
+    Raises:
+        ValueError: `interpolation` is something else.
     """
+    orders = {"nearest": 0, "linear": 1}
+    if interpolation not in orders:
+        raise ValueError(f"`interpolation` must be one of {', '.join(orders)}, got {interpolation!r}.")
     precision = np.float32 if moving.dtype.itemsize <= 2 else np.float64
     places = np.moveaxis(displacement, -1, 0) + np.indices(displacement.shape[:2], np.float32)
     channels = moving[..., None] if moving.ndim == 2 else moving
     warped = np.empty((*displacement.shape[:2], channels.shape[-1]), moving.dtype)
     for channel in range(channels.shape[-1]):
         values = ndimage.map_coordinates(
-            channels[..., channel].astype(precision), places, precision, order=1, mode="nearest"
+            channels[..., channel].astype(precision),
+            places,
+            precision,
+            order=orders[interpolation],
+            mode="nearest",
         )
         warped[..., channel] = values if moving.dtype.kind == "f" else np.rint(values)
     if fill is not None:

@@ -88,17 +88,17 @@ def _servable(preprocessing: Preprocessing) -> Optional[Preprocessing]:
 
 def _example(config: Config, preprocessing: Preprocessing) -> Example:
     """A pair of the records if they have the size that the weights were trained at, else a synthetic one."""
-    example = _recorded(config) if config.data.root else None
+    example = _recorded(config.data.root, config.data.target) if config.data.root else None
     if example and example.fixed.shape == tuple(preprocessing.image_size):
         return example
     return synthetic_example(preprocessing.image_size)
 
 
-def _recorded(config: Config) -> Example:
+def _recorded(root: str, target: str) -> Example:
     """A pair of the records: of the target's test split, or of what there is."""
-    records = Records(config.data.root)
+    records = Records(root)
     manifest = records.manifest
-    named = [manifest.task(config.data.target).name] if config.data.target else []
+    named = [manifest.task(target).name] if target else []
     tasks = named or [*manifest.names("target"), *manifest.names("source")]
     found = [(task, split) for task in tasks for split in reversed(SPLITS) if records.pair_count(task, split)]
     if not found:

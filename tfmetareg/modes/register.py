@@ -15,6 +15,7 @@ from tfmetareg.cache import differing_names, digest
 from tfmetareg.config import Config, ModelOptions, RegisterOptions
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
+from tfmetareg.imaging.choices import COLOURS
 from tfmetareg.imaging.preprocessing_file import find_preprocessing
 from tfmetareg.modes.workdir import (
     build_configured,
@@ -66,7 +67,7 @@ def run(config: Config, workdir: Path) -> Path:
         loss_fn=loss_function(config.loss),
         adapt_learning_rate=options.adapt_learning_rate,
     )
-    colour = network.preprocessing.colour
+    colour = network.preprocessing.colour or COLOURS[0]
     if todo and options.adapt_epochs:
         registrar.adapt_to(
             _readable(pairs, colour),
@@ -140,8 +141,8 @@ def _cache_keys(
     inputs = {}
     for files in pairs:
         with skipped.collected(files):
-            inputs[files.name] = {"inputs": files.digests()}
-            inputs[files.name]["spacing"] = {name: files.row.get(name, "") for name in _SPACINGS}
+            spacing = {name: files.row.get(name, "") for name in _SPACINGS}
+            inputs[files.name] = {"inputs": files.digests(), "spacing": spacing}
     common: dict[str, Any] = {
         "weights": {"file": str(weights), "sha256": sha256(weights)},
         "options": {

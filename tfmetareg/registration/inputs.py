@@ -16,10 +16,9 @@ from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
 from tfmetareg.geometry.frame import inside_image
 from tfmetareg.imaging.choices import FORMATS
-from tfmetareg.imaging.grid import read_grid
-from tfmetareg.imaging.image import Image
+from tfmetareg.imaging.image import open_image
 from tfmetareg.imaging.pair_table import TABLE, Row, listed_pairs, read_pair
-from tfmetareg.imaging.read import is_image, read_pixels, stem
+from tfmetareg.imaging.read import is_image, stem
 from tfmetareg.imaging.tables import check_inside, read_landmarks, read_table
 from tfmetareg.imaging.volumes import volume_file
 from tfmetareg.registration.pair import InputPair
@@ -69,10 +68,7 @@ class PairFiles:
         images = read_pair(self.root, self.where, self.row, self.name, colour, problems)
         if images is None:
             raise UserError(" ".join(problems.lines))
-        moving = Image(
-            read_pixels(self.moving), read_grid(self.moving, images.moving.shape), str(self.moving)
-        )
-        fixed = Image(images.fixed, read_grid(self.fixed, images.fixed.shape), str(self.fixed))
+        moving, fixed = open_image(self.moving), open_image(self.fixed)
         points = None
         if self.points is not None:
             points = _read_points(self.points, getattr(images, points_in).shape)
@@ -201,14 +197,12 @@ def _with_points(pairs: list[PairFiles], points: str) -> list[PairFiles]:
                 f"with a file like {pairs[0].name}.csv for each."
             )
         return [dataclasses.replace(pairs[0], points=Path(points))]
-    found = [dataclasses.replace(pair, points=Path(points) / f"{pair.name}.csv") for pair in pairs]
-    missing = [pair for pair in found if not os.path.isfile(pair.points)]
+    files = [Path(points) / f"{pair.name}.csv" for pair in pairs]
+    missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(
-            f"{missing[0].points}: no such file{more}; `register.points` must have one for each pair."
-        )
-    return found
+        raise UserError(f"{missing[0]}: no such file{more}; `register.points` must have one for each pair.")
+    return [dataclasses.replace(pair, points=file) for pair, file in zip(pairs, files)]
 
 
 def _plain(name: str) -> str:

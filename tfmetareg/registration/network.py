@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Optional, TypeVar
@@ -25,11 +26,16 @@ _MAX_SIZES = 16
 _STRIP_PIXELS = 2**20
 
 
+# One graph for each size is what `Compiled` is for; TensorFlow takes it for a mistake, and warns.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
+
+
 class Compiled(Generic[T]):
     """A function of a batch of pairs, compiled at the first pair of a size."""
 
     def __init__(self, function: Callable[[PairBatch], T]):
-        self._function, self._sizes = function, set()
+        self._function = function
+        self._sizes: set[tuple[int, ...]] = set()
 
     def __call__(self, pair: PairBatch) -> T:
         if not self._sizes or (pair.moving.shape not in self._sizes and len(self._sizes) == _MAX_SIZES):
@@ -62,16 +68,16 @@ class Registrar:
         """
         pair = PairBatch(*map(_batch, (moving, fixed)))
         if moving.size > 1.5 * _STRIP_PIXELS and self._model.halo is not None:
-            displacement = tf.concat(list(self._in_strips(pair)), axis=1)
+            displacement = tf.concat(list(self._in_strips(pair, self._model.halo)), axis=1)
             warped = warp(pair.moving, displacement)
         else:
             warped, displacement = self._register(pair)
         return warped.numpy()[0, ..., 0], displacement.numpy()[0]
 
-    def _in_strips(self, pair: PairBatch) -> Iterator[tf.Tensor]:
+    def _in_strips(self, pair: PairBatch, halo: int) -> Iterator[tf.Tensor]:
         """The displacement in parts, from above: each from what lies within the halo, cut off again."""
         _, height, width, _ = pair.fixed.shape
-        stride, halo = self._model.stride, self._model.halo
+        stride = self._model.stride
         rows = math.ceil(height / math.ceil(height * width / _STRIP_PIXELS) / stride) * stride
         for top in range(0, height, rows):
             first, last = max(0, top - halo), top + rows + halo

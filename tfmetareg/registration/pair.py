@@ -149,28 +149,38 @@ class PairRegistrar:
         raw = pair.images
         with _timed(seconds, "prepare"):
             preprocessing = self._preprocessing_of(raw.moving.shape, raw.fixed.shape)
-            images, matrices = {}, {}
-            for name in ("moving", "fixed"):
-                image, spacing = getattr(raw, name), getattr(raw, f"{name}_spacing")
-                where = getattr(pair, name).name
-                try:
-                    images[name] = prepare_image(image, preprocessing, where, spacing)
-                    matrices[name] = image_geometry(image.shape, preprocessing, spacing, where).matrix()
-                except MisfitError as error:
-                    raise UserError(f"{error.problem}; use `--register.fit native`.") from None
+            moving, moving_matrix = _framed(raw.moving, raw.moving_spacing, preprocessing, pair.moving.name)
+            fixed, fixed_matrix = _framed(raw.fixed, raw.fixed_spacing, preprocessing, pair.fixed.name)
         with _timed(seconds, "align"):
-            alignment = align(images["moving"], images["fixed"], preprocessing.align)
-        return PreparedPair(raw, *images.values(), preprocessing.align, alignment, *matrices.values())
+            alignment = align(moving, fixed, preprocessing.align)
+        return PreparedPair(raw, moving, fixed, preprocessing.align, alignment, moving_matrix, fixed_matrix)
 
     def _preprocessing_of(self, *shapes: Sequence[int]) -> Preprocessing:
         """That of the network's images, changed as asked."""
-        changed = {}
+        preprocessing = self._preprocessing
         if self._align != "records":
-            changed["align"] = self._align
+            preprocessing = dataclasses.replace(preprocessing, align=self._align)
         if self._fit == "native":
-            frame = tuple(int(max(sides)) for sides in zip(*shapes))
-            changed.update(image_size=frame, fit="pad", spacing=None)
-        return dataclasses.replace(self._preprocessing, **changed)
+            height, width = (int(max(sides)) for sides in zip(*shapes))
+            preprocessing = dataclasses.replace(
+                preprocessing, image_size=(height, width), fit="pad", spacing=None
+            )
+        return preprocessing
+
+
+def _framed(
+    image: np.ndarray, spacing: Optional[tuple[float, float]], preprocessing: Preprocessing, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image as the network sees it, uint8, and where its points lie there, (2, 3).
+
+    Raises:
+        UserError: it does not fit the frame.
+    """
+    try:
+        framed = prepare_image(image, preprocessing, name, spacing)
+        return framed, image_geometry(image.shape, preprocessing, spacing, name).matrix()
+    except MisfitError as error:
+        raise UserError(f"{error.problem}; use `--register.fit native`.") from None
 
 
 def _carried(points: np.ndarray, points_in: str, displacement: np.ndarray) -> CarriedPoints:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import Union
 
+from tfmetareg.errors import UserError
 from tfmetareg.files import StrPath
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.imaging.preprocessing_file import find_preprocessing, write_preprocessing
@@ -17,7 +19,8 @@ from tfmetareg.models.weights import save_weights
 SHIPPED = {"start": Path(__file__).resolve().parents[1] / "weights" / "start.h5"}
 
 
-class TrainedNetwork(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedNetwork:
     """A network and the preprocessing that belongs to its weights.
 
     Attributes:
@@ -36,9 +39,16 @@ class TrainedNetwork(NamedTuple):
 
     def copy(self) -> TrainedNetwork:
         """The same with variables of its own, for training that leaves this one as it is."""
+        if self.model.architecture is None:
+            raise UserError(f"{self.model.name}: does not say what it was built from; use `build_model`.")
         model = build_network(self.model.architecture)
         model.set_weights(self.model.get_weights())
         return TrainedNetwork(model, self.preprocessing)
+
+
+def weights_file(weights: Union[str, os.PathLike]) -> Path:
+    """The file that weights are named by: a path, or a word of `SHIPPED`."""
+    return SHIPPED.get(str(weights), Path(weights))
 
 
 def load_network(weights: Union[str, os.PathLike]) -> TrainedNetwork:
@@ -51,5 +61,5 @@ def load_network(weights: Union[str, os.PathLike]) -> TrainedNetwork:
     Raises:
         UserError: no such file, or none that describes its network.
     """
-    path = SHIPPED.get(str(weights), Path(weights))
+    path = weights_file(weights)
     return TrainedNetwork(load_model(path), find_preprocessing(path))

@@ -1,0 +1,239 @@
+"""Registering from Python: the functions that stand at the top of the package."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import html
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Optional, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from tfmetareg.errors import UserError
+from tfmetareg.files import StrPath
+from tfmetareg.geometry.frame import inside_image
+from tfmetareg.imaging.image import Image, ImageLike, open_image
+from tfmetareg.registration.measures import measure, warnings_of
+from tfmetareg.registration.output import panels, save_registration
+from tfmetareg.registration.pair import InputPair, PairRegistrar
+from tfmetareg.registration.result import RegisteredPair
+from tfmetareg.registration.weights import TrainedNetwork, load_network, weights_file
+from tfmetareg.report.registration import figure_overlay
+from tfmetareg.types import ImagePair
+
+Array = npt.NDArray[Any]
+Weights = Union[str, "os.PathLike[str]", TrainedNetwork]
+Align = Literal["none", "rigid", "affine", "records"]
+Fit = Literal["records", "native"]
+# Networks that are kept ready, and pictures' dots per inch in a notebook.
+_KEPT_NETWORKS, _DOTS_PER_INCH = 4, 60
+
+
+class Registration(RegisteredPair):
+    """A registered pair, as `register` gives it.
+
+    Attributes:
+        displacement: float32 (height, width, 2), pixels, (row, column), on the fixed image's own grid: its
+            point p lies at p + displacement[p] in the moving image.
+        warped: the moving image on the fixed image's grid, with all its channels, in its own dtype.
+        moving, fixed: the images, with their grids.
+        alignment: what was found ahead of the network.
+
+    In a notebook it shows itself: the overlay before and after.
+    """
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Measures by name: similarity before and after, folding, overlap, length of the displacement."""
+        return measure(self)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to look at before trusting the result, a line each; empty where nothing is suspicious."""
+        return warnings_of(self, measure(self))
+
+    def save(
+        self,
+        folder: StrPath,
+        *,
+        formats: Sequence[str] = ("npz", "nii.gz", "h5"),
+        figures: bool = True,
+    ) -> Path:
+        """Writes what `--mode register` writes of a pair: image, displacement, points, figures, summary.
+
+        Args:
+            folder: made here; must not be there yet.
+            formats: of the displacement: "npz" holds it in pixels, "nii.gz" (vectors), "h5" and "tfm"
+                (transforms) are ITK's, in mm.
+            figures: draws them, too.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: the folder is there already or cannot be written.
+        """
+        save_registration(self, Path(folder), formats=formats, figures=figures)
+        return Path(folder)
+
+    def _repr_html_(self) -> str:
+        content = io.BytesIO()
+        figure_overlay(panels(self)).savefig(content, format="png", dpi=_DOTS_PER_INCH)
+        picture = base64.b64encode(content.getvalue()).decode()
+        notes = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
+        return f'<img alt="overlay before and after" src="data:image/png;base64,{picture}"/><ul>{notes}</ul>'
+
+
+def register(
+    moving: ImageLike,
+    fixed: ImageLike,
+    *,
+    weights: Weights = "start",
+    align: Align = "affine",
+    fit: Fit = "records",
+    adapt_steps: int = 0,
+    learning_rate: float = 5e-4,
+    points: Optional[Array] = None,
+    points_in: Literal["fixed", "moving"] = "fixed",
+) -> Registration:
+    """Registers one image onto another.
+
+    >>> import numpy as np, tfmetareg
+    >>> rows, columns = np.mgrid[:64, :64]
+    >>> fixed = np.exp(-((rows - 30) ** 2 + (columns - 34) ** 2) / 90.0)
+    >>> registration = tfmetareg.register(np.roll(fixed, 2, axis=1), fixed, align="none")
+    >>> registration.displacement.shape
+    (64, 64, 2)
+
+    Args:
+        moving: image to be brought onto `fixed`: path (PNG, TIFF, JPEG, NIfTI, npy; `volume.nii.gz#12` for
+            a slice), NumPy array (height, width[, channels]), 2D SimpleITK or nibabel image. Any size.
+        fixed: likewise; may have another size.
+        weights: "start", the weights that come with the package; an `.h5` file of this project or of
+            voxelmorph; or what `adapt` and `load_network` give.
+        align: alignment ahead of the network; "records" takes that of the images it was trained on.
+        fit: "records" brings the images to the size that the network was trained at, "native" keeps their
+            pixels.
+        adapt_steps: gradient steps on this pair alone before it is registered.
+        learning_rate: Adam's, for those.
+        points: (n, 2) float, (row, column), pixels: points to carry over and to save with the result.
+        points_in: image that they are given in.
+
+    Returns:
+        The registered pair; one network serves many calls, compiled at the first pair of a size.
+
+    Raises:
+        UserError: an image or weights that cannot be used, or points outside their image.
+    """
+    pair = _input_pair(moving, fixed, _network(weights).preprocessing.colour, points, points_in)
+    registrar = _registrar(weights, align, fit, learning_rate)
+    registered = registrar.register(pair, adapt_steps=adapt_steps)
+    return Registration(
+        **{field.name: getattr(registered, field.name) for field in dataclasses.fields(registered)}
+    )
+
+
+def adapt(
+    pairs: Iterable[tuple[ImageLike, ImageLike]],
+    *,
+    weights: Weights = "start",
+    epochs: int = 10,
+    align: Align = "affine",
+    fit: Fit = "records",
+    learning_rate: float = 5e-4,
+    seed: int = 0,
+) -> TrainedNetwork:
+    """Fine-tunes weights on one's own few pairs, without records or a work directory.
+
+    >>> import numpy as np, tfmetareg
+    >>> rng = np.random.default_rng(0)
+    >>> pairs = [(rng.random((32, 32)), rng.random((32, 32))) for _ in range(2)]
+    >>> mine = tfmetareg.adapt(pairs, epochs=1, align="none")
+    >>> tfmetareg.register(*pairs[0], weights=mine, align="none").warped.shape
+    (32, 32)
+
+    Args:
+        pairs: (moving, fixed), each as `register` takes them.
+        weights: to start from, as `register` takes them; left as they are.
+        epochs: passes over the pairs.
+        align, fit: as for `register`; register with the same.
+        learning_rate: Adam's.
+        seed: of the pairs' order.
+
+    Returns:
+        The adapted network, for `register(..., weights=...)`; its `save` writes the `.h5` file.
+
+    Raises:
+        UserError: no pairs, images or weights that cannot be used, or training that diverges.
+    """
+    network = _network(weights).copy()
+    colour = network.preprocessing.colour
+    inputs = [_input_pair(moving, fixed, colour) for moving, fixed in pairs]
+    if not inputs:
+        raise UserError("`pairs` must hold at least one (moving, fixed) pair, got none.")
+    registrar = PairRegistrar(network, fit=fit, align=align, adapt_learning_rate=learning_rate)
+    registrar.adapt_to(inputs, epochs=epochs, seed=seed)
+    return network
+
+
+def _input_pair(
+    moving: ImageLike,
+    fixed: ImageLike,
+    colour: Optional[str],
+    points: Optional[Array] = None,
+    points_in: str = "fixed",
+) -> InputPair:
+    images = {"moving": open_image(moving, "moving"), "fixed": open_image(fixed, "fixed")}
+    pair = ImagePair(
+        key="moving-to-fixed",
+        subject="",
+        moving=images["moving"].grey(colour or "green"),
+        fixed=images["fixed"].grey(colour or "green"),
+        moving_spacing=images["moving"].spacing,
+        fixed_spacing=images["fixed"].spacing,
+    )
+    if points is not None:
+        points = _checked_points(points, images[points_in])
+    return InputPair(pair, images["moving"], images["fixed"], points, points_in)
+
+
+def _checked_points(points: Array, image: Image) -> Array:
+    points = np.asarray(points, np.float32)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise UserError(f"`points` must have the shape (n, 2), (row, column), got {points.shape}.")
+    outside = ~inside_image(points, image.shape)
+    if outside.any():
+        row, column = points[outside][0]
+        raise UserError(
+            f"`points` must lie on {image.name}, {image.shape}, got (row {row:g}, column {column:g}); "
+            "check their order and `points_in`."
+        )
+    return points
+
+
+def _network(weights: Weights) -> TrainedNetwork:
+    if isinstance(weights, TrainedNetwork):
+        return weights
+    path = weights_file(weights)
+    return _loaded(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@functools.lru_cache(maxsize=_KEPT_NETWORKS)
+def _loaded(path: Path, _modified: int) -> TrainedNetwork:
+    return load_network(path)
+
+
+def _registrar(weights: Weights, align: str, fit: str, learning_rate: float) -> PairRegistrar:
+    """The registrar of these weights, the same one for the same arguments."""
+    return _compiled(_network(weights), align, fit, learning_rate)
+
+
+@functools.lru_cache(maxsize=_KEPT_NETWORKS)
+def _compiled(network: TrainedNetwork, align: str, fit: str, learning_rate: float) -> PairRegistrar:
+    return PairRegistrar(network, align=align, fit=fit, adapt_learning_rate=learning_rate)
