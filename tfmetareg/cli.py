@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from tfmetareg.command_line import Command, parse_command
-from tfmetareg.config import MODES
 from tfmetareg.errors import UserError
 
-_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-_ROOMS = {
-    mode: "tfmetareg.experiments" if mode in ("reproduce", "study") else "tfmetareg.modes" for mode in MODES
+# The function behind each mode; it takes the configuration and the work directory.
+MODE_FUNCTIONS = {
+    "pretrain": "tfmetareg.modes.pretrain:run",
+    "reptile": "tfmetareg.modes.reptile:run",
+    "finetune": "tfmetareg.modes.finetune:run",
+    "evaluate": "tfmetareg.modes.evaluate:run",
+    "register": "tfmetareg.modes.register:run",
+    "export": "tfmetareg.modes.export:run",
+    "reproduce": "tfmetareg.experiments.reproduce:run",
+    "study": "tfmetareg.experiments.study:run",
 }
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs one mode.
 
+    Args:
+        arguments: the command line without the program's name; by default that of the process.
+
     Returns:
         0; 2 for a user's mistake (one line, no traceback), 1 for a failure of
         ours, 130 after Ctrl-C.
     """
     try:
-        command = parse_command(sys.argv[1:] if arguments is None else arguments, _CONFIGS)
-        _run(command)
+        _run(parse_command(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -43,18 +49,17 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def _show_warning(message: Warning, category: type, *where: Any) -> None:
+def _show_warning(message: Union[Warning, str], category: type[Warning], *where: Any, **more: Any) -> None:
     """One line for a warning of ours; those of the libraries are for their developers."""
     if category is UserWarning:
         print(f"warning: {message}", file=sys.stderr)
 
 
 def _run(command: Command) -> None:
-    # TensorFlow's own notices (missing CUDA, fusion passes that gave up) would bury what matters here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    mode = importlib.import_module(f"{_ROOMS[command.mode]}.{command.mode}")
+    module, _, function = MODE_FUNCTIONS[command.mode].partition(":")
+    run = getattr(importlib.import_module(module), function)
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     warnings.showwarning = _show_warning
-    mode.run(command.config, command.workdir)
+    run(command.config, command.workdir)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
+import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any, Literal, Optional
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from tfmetareg.config import _RESERVED, MODES, Config
+import tfmetareg
+from tfmetareg.config import MODES, RESERVED_NAMES, Config
 from tfmetareg.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the user asked for on the command line."""
+    """A command line, read and checked."""
 
     mode: str
     workdir: Path
@@ -35,39 +36,80 @@ def build_parser() -> ArgumentParser:
         description="Meta-learned medical image registration: pretrain, Reptile, fine-tune, evaluate.",
     )
     parser.add_argument("--mode", type=Literal[MODES], required=True, help="What to do.")
+    parser.add_argument("--version", action="version", version=f"tfmetareg {tfmetareg.__version__}")
     parser.add_argument(
-        "--config", action="config", help="YAML file of options; configs/<mode>.yaml without it."
+        "--config",
+        action="config",
+        help=f"YAML file of options, or the name of a preset: {', '.join(preset_names())}.",
     )
     parser.add_argument("--workdir", type=Optional[str], help="Where results go; runs/<mode> without it.")
     parser.add_class_arguments(Config, as_group=True)
     return parser
 
 
-def parse_command(arguments: Sequence[str], configs: Path) -> Command:
+def parse_command(arguments: Sequence[str]) -> Command:
     """Reads the command line.
 
     Args:
         arguments: without the program's name.
-        configs: folder whose `<mode>.yaml` is read where no `--config` is given.
 
     Raises:
         UserError: an unknown key, a wrong type, a value out of range, a missing
             or damaged file; one line that names the key, the rule and the value.
+
+    >>> parse_command(["--mode", "pretrain", "--pretrain.steps=7"]).config.pretrain.steps
+    7
     """
     parser = build_parser()
-    arguments = list(arguments)
-    mode, files = _ahead(arguments)
-    default = configs / f"{mode}.yaml"
-    if default.is_file() and not files:
-        arguments = ["--config", str(default), *arguments]
-    for path in filter(None, files):
-        _check_file(path)
     try:
-        values = parser.parse_args(arguments)
+        values = parser.parse_args(_with_config_paths(arguments))
     except ArgumentError as error:
-        raise UserError(_explain(str(error), parser)) from None
+        raise UserError(_explain(str(error))) from None
     config = _instantiated(parser, values)
     return Command(values.mode, Path(values.workdir or f"runs/{values.mode}"), config)
+
+
+def preset_names() -> list[str]:
+    """Names of the configurations that come with the package.
+
+    >>> "reproduce_smoke" in preset_names()
+    True
+    """
+    return sorted(path.stem for path in _presets().glob("*.yaml"))
+
+
+def _presets() -> Path:
+    """Folder of the presets: within the installed package, or beside it in a checkout."""
+    package = Path(str(importlib.resources.files("tfmetareg")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def config_path(name: str) -> str:
+    """Path of a configuration file.
+
+    Args:
+        name: path of a file; or a preset's name, with or without `.yaml`.
+
+    Raises:
+        UserError: neither a file nor a preset, or a file that holds no configuration.
+    """
+    path = Path(name)
+    preset = _presets() / f"{path.name.removesuffix('.yaml')}.yaml"
+    if not path.exists() and path.name == name and preset.is_file():
+        path = preset
+    elif not path.exists() and path.suffix in ("", ".yaml") and path.stem in MODES:
+        raise UserError(
+            f"`config` ({name}) is not needed any more: it held the defaults of `--mode {path.stem}`. Leave "
+            "`--config` out; `--config reference` is the list of all keys and defaults."
+        )
+    elif not path.exists():
+        raise UserError(
+            f"`config` ({name}) must be a file that can be read: no such file. "
+            f"Presets by name: {', '.join(preset_names())}."
+        )
+    _check_file(path)
+    return str(path)
 
 
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -92,7 +134,7 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     try:
         return _instantiated(parser, parser.parse_object(values))
     except ArgumentError as error:
-        raise UserError(_explain(str(error), parser)) from None
+        raise UserError(_explain(str(error))) from None
 
 
 def _instantiated(parser: ArgumentParser, values: Any) -> Config:
@@ -102,19 +144,23 @@ def _instantiated(parser: ArgumentParser, values: Any) -> Config:
     return _checked(Config(**{field.name: values[field.name] for field in dataclasses.fields(Config)}))
 
 
-def _ahead(arguments: list[str]) -> tuple[Optional[str], list[Optional[str]]]:
-    """The mode and the files, read ahead of everything else: the mode decides on the default file."""
-    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    ahead.add_argument("--mode", nargs="?")
-    ahead.add_argument("--config", nargs="?", action="append", default=[])
-    found = ahead.parse_known_args(arguments)[0]
-    return found.mode, found.config
+def _with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the path of the file in place of each `--config NAME`."""
+    resolved: list[str] = []
+    for argument in arguments:
+        option, equals, name = argument.partition("=")
+        if option == "--config" and name:
+            argument = option + equals + config_path(name)
+        elif resolved[-1:] == ["--config"] and not argument.startswith("--"):
+            argument = config_path(argument)
+        resolved.append(argument)
+    return resolved
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: Path) -> None:
     """Refuses a file that holds no configuration by its name, which jsonargparse leaves out."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"`config` ({path}) must be a file that can be read: {error.strerror}.") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -159,9 +205,9 @@ def _checked(config: Config) -> Config:
         value = getattr(getattr(config, section), name)
         if not re.fullmatch(r"[\w.-]*", value) or value.startswith(".") or (name == "name" and not value):
             raise UserError(f"`{key}` ({value!r}) must be a plain name of letters, digits, '_', '-' and '.'.")
-    if config.finetune.name in _RESERVED:
+    if config.finetune.name in RESERVED_NAMES:
         raise UserError(
-            f"`finetune.name` must not be one of {', '.join(_RESERVED)}: they have a meaning already."
+            f"`finetune.name` must not be one of {', '.join(RESERVED_NAMES)}: they have a meaning already."
         )
     return config
 
@@ -179,20 +225,33 @@ _REWORDED = (
 )
 
 
-def _explain(message: str, parser: ArgumentParser) -> str:
+def _explain(message: str) -> str:
     """One line out of jsonargparse's message; names the nearest known key where one is unknown."""
     line = " ".join(message.split())
     for pattern, plain in _REWORDED:
         line = re.sub(pattern, plain, line)
-    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line)
-    option = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", line)
-    if not group and not option:
-        return line
-    return _unknown(".".join(group.groups()) if group else next(filter(None, option.groups())))
+    if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line):
+        return _unknown(".".join(group.groups()))
+    if option := re.search(r"(?:Option '|unrecognized arguments: --)([\w.]+)", line):
+        return _unknown(option[1])
+    return line
+
+
+# What to give in place of a key of version 0.1.0.
+_REPLACED = {
+    "data.embedded_size": '`--data.embedded "--image-size 96 96"`',
+    "data.embedded_align": '`--data.embedded "--align affine"`',
+    "data.embedded_share": '`--data.embedded "--source-pairs 20 --target-finetune 30"`',
+}
 
 
 def _unknown(unknown: str) -> str:
     """The line on a key that does not exist."""
+    if unknown in _REPLACED:
+        return (
+            f"`{unknown}` is now one of the options in `data.embedded`, those of "
+            f"`tfrecords_builder build --source embedded`: {_REPLACED[unknown]} for instance."
+        )
     known = ["mode", "config", "workdir", *flat_keys()]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
     hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfmetareg import config
-from tfmetareg.command_line import build_parser, flat_keys, parse_command
+from tfmetareg import __version__, config
+from tfmetareg.cli import MODE_FUNCTIONS, main
+from tfmetareg.command_line import build_parser, flat_keys, parse_command, preset_names
 from tfmetareg.config import MODES, Config
 from tfmetareg.errors import UserError
 
@@ -26,7 +28,7 @@ PARTS = {"": Config, **SECTIONS}
 
 
 def parse(*arguments: str, mode: str = "pretrain") -> Config:
-    return parse_command(["--mode", mode, *map(str, arguments)], CONFIGS).config
+    return parse_command(["--mode", mode, *map(str, arguments)]).config
 
 
 def refusal(*arguments: str) -> str:
@@ -121,7 +123,7 @@ def test_a_bad_value_is_refused_with_its_key_the_rule_and_the_value(key, value, 
 
 def test_the_mode_is_required():
     with pytest.raises(UserError, match="required: mode"):
-        parse_command([], CONFIGS)
+        parse_command([])
 
 
 def test_a_config_file_with_an_unknown_key_is_refused_like_an_argument(tmp_path):
@@ -181,23 +183,89 @@ def test_print_config_prints_what_reads_back_as_the_same(tmp_path, capsys):
     assert parse("--config", tmp_path / "config.yaml") == parse(*CHANGES)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_modes_file_holds_its_whole_section_at_the_defaults(mode):
-    content = yaml.safe_load((CONFIGS / f"{mode}.yaml").read_text())
-    assert set(content[mode]) == {field.name for field in options(SECTIONS[mode])}
-    assert parse(mode=mode) == Config()
+def commented_paper_values(text: str) -> dict[str, object]:
+    """`section.key: value` of the comments "paper: value" in a configuration file."""
+    values, section = {}, ""
+    for line in text.splitlines():
+        indent, key = re.match(r"( *)([\w]*)", line).groups()
+        section = section if indent else key
+        if paper := re.search(r"# (?:[\w()]+; )?paper: (.+)$", line):
+            values[f"{section}.{key}"] = yaml.safe_load(paper[1])
+    return values
 
 
-def test_a_modes_file_is_read_where_no_config_is_named(tmp_path):
-    (tmp_path / "pretrain.yaml").write_text("pretrain:\n  steps: 12\n")
-    command = parse_command(["--mode", "pretrain"], tmp_path)
-    assert command.config.pretrain.steps == 12
-    assert command.workdir == Path("runs/pretrain")
+def test_the_reference_lists_every_key_at_its_default():
+    assert yaml.safe_load((CONFIGS / "reference.yaml").read_text()) == Config().to_dict()
+    assert parse("--config=reference") == Config() == parse()
+
+
+def test_the_reference_tells_every_value_of_the_paper_that_differs():
+    sections = [*SECTIONS, ""]
+    paper, default = parse("--config=reproduce_paper").flat(*sections), Config().flat(*sections)
+    own = {"data.root", "model.name", "model.features"}  # The folder of the records; the network is the same.
+    differing = {key: value for key, value in paper.items() if value != default[key] and key not in own}
+    assert len(differing) > 10
+    assert commented_paper_values((CONFIGS / "reference.yaml").read_text()) == differing
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_in_configs_parses(path):
-    parse("--config", path)
+def test_a_preset_is_the_same_by_name_and_by_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_path = parse("--config", path)
+    assert parse(f"--config={path.stem}") == parse("--config", path.name) == by_path
+    assert by_path != Config() or path.stem == "reference"
+    assert path.stem in preset_names()
+
+
+def test_a_file_wins_over_the_preset_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded.yaml").write_text("pretrain:\n  steps: 3\n")
+    assert parse("--config=embedded.yaml").pretrain.steps == 3
+    assert parse("--config=embedded").pretrain.steps == 1500
+
+
+def test_of_two_files_and_an_argument_the_last_wins(tmp_path):
+    (tmp_path / "a.yaml").write_text("pretrain:\n  steps: 3\n")
+    both = ["--config", "embedded", f"--config={tmp_path / 'a.yaml'}"]
+    assert parse(*both).pretrain.steps == 3
+    assert parse(*reversed(both[2:]), "--config=embedded").pretrain.steps == 1500
+    assert parse("--pretrain.steps=7", *both).pretrain.steps == 3
+
+
+@pytest.mark.parametrize("name", ["configs/reptile.yaml", "reptile.yaml", "reptile", "/none/reptile.yaml"])
+def test_the_defaults_of_a_mode_are_no_file_any_more(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refusal(f"--config={name}")
+    assert line.startswith(f"`config` ({name}) is not needed any more")
+    assert "`--mode reptile`" in line and "`--config reference`" in line
+
+
+def test_an_unknown_preset_is_refused_with_those_that_exist():
+    line = refusal("--config=reproduce_smke")
+    assert "(reproduce_smke)" in line and all(path.stem in line for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("key", ["embedded_size", "embedded_align", "embedded_share"])
+def test_a_key_that_became_a_builders_option_is_refused_with_the_new_one(key):
+    line = refusal(f"--data.{key}=affine")
+    assert line.startswith(f"`data.{key}` is now one of the options in `data.embedded`")
+    given = re.search(r'`--data.embedded "(.+)"`', line)[1]
+    assert parse("--data.embedded", given).data.embedded == given
+
+
+def test_every_mode_has_its_function():
+    assert tuple(MODE_FUNCTIONS) == MODES
+    for place in MODE_FUNCTIONS.values():
+        module, function = place.split(":")
+        assert (CONFIGS.parent / (module.replace(".", "/") + ".py")).is_file()
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_version_prints_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"tfmetareg {__version__}\n"
 
 
 def test_flat_names_every_key_once():
@@ -212,8 +280,8 @@ def test_flat_names_every_key_once():
 
 def test_the_command_line_is_parsed_without_tensorflow():
     script = (
-        "import sys; from tfmetareg.command_line import parse_command; from pathlib import Path\n"
-        f"parse_command(['--mode', 'pretrain'], Path({str(CONFIGS)!r}))\n"
+        "import sys; from tfmetareg.command_line import parse_command\n"
+        "parse_command(['--mode', 'pretrain', '--config', 'embedded'])\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=CONFIGS.parent, check=True, timeout=60)
