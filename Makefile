@@ -70,7 +70,7 @@ lint: setup
 # Needs uv. One lock file for all three Python versions; it names no index.
 lock:
 	uv pip compile --quiet --universal --python-version 3.9 --generate-hashes --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --extra dev setup.cfg -o requirements.lock
+		--no-emit-index-url --no-emit-find-links --extra dev --extra docs setup.cfg -o requirements.lock
 
 clean:
 	rm -rf $(VENV) $(PEER) $(BEAM) build *.egg-info
