@@ -1,14 +1,11 @@
-"""Weights files: `.h5` as Keras and voxelmorph write and read it, in and out."""
+"""Weights files: writes and reads the `.h5` format of Keras and voxelmorph."""
 
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
-import functools
 import json
 import os
 import re
-import signal
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -21,34 +18,47 @@ from tfmetareg._compat import vxm
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
 from tfmetareg.models.registry import Architecture, RegistrationModel, registered
+from tfmetareg.models.weights_file import read_weights_file, remember_as_sound
 
 # Classes of voxelmorph whose layers are a VxmDense's, and what their arguments are where none were given.
 _DENSE = ("VxmDense", "VxmDenseSemiSupervisedSeg")
 _DEFAULTS = {"int_steps": 7, "int_resolution": 2, "svf_resolution": 1}
 
-_MOST_SECONDS_TO_READ = 60
 
-
-class _Stored(NamedTuple):
-    """What a weights file holds.
+class _StoredNetwork(NamedTuple):
+    """The network in a weights file.
 
     Attributes:
-        layers: weights by layer, in the network's order; where they are a VxmDense's, under the names
-            that one called vxm_dense gives them.
-        told: network that the file itself says to hold; None where it does not say, or holds another kind.
-        kind: Keras' class of the network, and its arguments; empty where they were not stored.
+        layers: weights by layer, in the network's order; a VxmDense's have the names that they have in
+            one called vxm_dense.
+        architecture: as the file names it, or as its VxmDense implies; None where neither tells.
+        kind: Keras' class name of the network; empty where it was not stored.
+        arguments: the arguments of that class; empty where they were not stored.
     """
 
     layers: dict[str, list[np.ndarray]]
-    told: Optional[Architecture]
+    architecture: Optional[Architecture]
     kind: str
     arguments: dict[str, Any]
 
 
 def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
-    """Publishes the network as `.h5` with what it was built from.
+    """Writes a network's weights as `.h5`, together with its name and options.
 
-    `vxm.networks.VxmDense.load(path)` reads the file of a network that is a VxmDense.
+    `vxm.networks.VxmDense.load(path)` reads the file if the network is a VxmDense. A file that stands there
+    already is replaced as a whole.
+
+    >>> import tempfile
+    >>> from tfmetareg.models.registry import build_model
+    >>> model = build_model("vxm_dense", (32, 32), features=[[4, 4], [4, 4, 4]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(model, f"{folder}/model.h5")
+    ...     print(describe(f"{folder}/model.h5").name)
+    vxm_dense
+
+    Args:
+        model: the network.
+        path: file to write; its name should end in `.h5`.
 
     Raises:
         UserError: a weight is NaN or infinite.
@@ -56,43 +66,56 @@ def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
     layers = {layer.name: layer for layer in model.network.layers if layer.weights}
     if not all(np.isfinite(value).all() for layer in layers.values() for value in layer.get_weights()):
         raise UserError(f"{path}: not written, the weights are not finite; lower the learning rate.")
-    with published(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(backend="tensorflow", keras_version=keras.__version__)
-        if model.architecture:
-            file.attrs["tfmetareg"] = json.dumps(dataclasses.asdict(model.architecture))
-        if isinstance(model.network, vxm.networks.VxmDense):
-            configuration = {"class_name": "VxmDense", "config": model.network.get_config()}
-            file.attrs["model_config"] = json.dumps(configuration)
-        group = file.create_group("model_weights")
-        group.attrs["layer_names"] = [name.encode() for name in layers]
-        for name, layer in layers.items():
-            weights = _distinct([weight.name for weight in layer.weights])
-            group.create_group(name).attrs["weight_names"] = [weight.encode() for weight in weights]
-            for weight, value in zip(weights, layer.get_weights()):
-                group[name][weight] = value
+    with published(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(backend="tensorflow", keras_version=keras.__version__)
+            if model.architecture:
+                file.attrs["tfmetareg"] = json.dumps(dataclasses.asdict(model.architecture))
+            if isinstance(model.network, vxm.networks.VxmDense):
+                configuration = {"class_name": "VxmDense", "config": model.network.get_config()}
+                file.attrs["model_config"] = json.dumps(configuration)
+            group = file.create_group("model_weights")
+            group.attrs["layer_names"] = [name.encode() for name in layers]
+            for name, layer in layers.items():
+                weights = _distinct([weight.name for weight in layer.weights])
+                group.create_group(name).attrs["weight_names"] = [weight.encode() for weight in weights]
+                for weight, value in zip(weights, layer.get_weights()):
+                    group[name][weight] = value
+        remember_as_sound(temporary)  # Renaming keeps the inode.
 
 
 def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> None:
-    """Reads an `.h5` of the same network, all of it or nothing.
+    """Loads the weights of an `.h5` file into the same network: all of them, or none.
 
-    It may come from here, or from `save` or `save_weights` of Keras and voxelmorph.
+    The file may be of this project, or written by `save` or `save_weights` of Keras or voxelmorph.
+
+    >>> import tempfile
+    >>> from tfmetareg.models.registry import build_model
+    >>> first, second = (build_model("vxm_dense", (32, 32), features=[[4, 4], [4, 4, 4]]) for _ in range(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(first, f"{folder}/model.h5")
+    ...     load_weights(second, f"{folder}/model.h5")
+    >>> all((one == other).all() for one, other in zip(first.get_weights(), second.get_weights()))
+    True
 
     Args:
-        model: receives the weights; the image size of the file does not matter.
+        model: receives the weights; it may be built for another image size than the file's network.
         path: the file.
 
     Raises:
-        UserError: no such file, not a weights file, or a file of another
-            network; the message holds the table of layers that differ.
+        UserError: no such file, not a weights file, or a file of another network; the message then lists
+            the layers that differ.
 
-    Warns where the layers fit but meant something else, a velocity field for instance.
+    Warns:
+        UserWarning: the layers fit, but the file's network uses them otherwise: as a velocity field, for
+            instance.
     """
     stored = _read(Path(path))
     layers = {layer.name: layer for layer in model.network.layers if layer.weights}
     expected = {name: [tuple(weight.shape) for weight in layer.weights] for name, layer in layers.items()}
-    found = {name: [value.shape for value in values] for name, values in stored.layers.items()}
-    if expected != found:
-        raise UserError(f"{path}: not weights of this network.\n{_differences(expected, found)}")
+    stored_shapes = {name: [value.shape for value in values] for name, values in stored.layers.items()}
+    if expected != stored_shapes:
+        raise UserError(f"{path}: not weights of this network.\n{_differences(expected, stored_shapes)}")
     broken = [
         name
         for name, values in stored.layers.items()
@@ -100,9 +123,9 @@ def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
     ]
     if broken:
         raise UserError(f"{path}: weights of {', '.join(broken)} are not finite; the file is damaged.")
-    if stored.told and model.architecture and stored.told != model.architecture:
+    if stored.architecture and model.architecture and stored.architecture != model.architecture:
         warnings.warn(
-            f"{path}: trained as {stored.told}; used here as {model.architecture}: "
+            f"{path}: trained as {stored.architecture}; used here as {model.architecture}: "
             "a start for training, but registered with it as it is, images will be off.",
             stacklevel=2,
         )
@@ -117,47 +140,55 @@ def load_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
 
 
 def describe(path: Union[str, os.PathLike]) -> Architecture:
-    """The network that a weights file holds.
+    """Returns the name and options of the network in a weights file.
 
-    Files of this project say so. Of voxelmorph's, the features are read from the
-    layers, and how the field is integrated from the stored arguments; where
-    `save_weights` of Keras stored none, the field is taken for a displacement, with a warning.
+    A file of this project names them. For a file of voxelmorph, the features are read from the layers, and
+    the integration of the field from the stored arguments of the class. `save_weights` of Keras stores no
+    arguments: the field is then assumed to be a displacement, with a warning.
+
+    >>> import tempfile
+    >>> from tfmetareg.models.registry import build_model
+    >>> model = build_model("vxm_diffeomorphic", (32, 32), features=[[4, 4], [4, 4, 4]], int_steps=5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(model, f"{folder}/model.h5")
+    ...     architecture = describe(f"{folder}/model.h5")
+    >>> architecture.name, architecture.options["int_steps"]
+    ('vxm_diffeomorphic', 5)
 
     Raises:
-        UserError: no such file, not a weights file, or neither a registered
-            network nor a 2D VxmDense.
+        UserError: no such file, not a weights file, or neither a registered network nor a 2D VxmDense.
     """
     stored = _read(Path(path))
-    told = stored.told
-    if not told and not stored.kind:
-        told = _displacement_network(stored.layers)
-        if told:
+    architecture = stored.architecture
+    if not architecture and not stored.kind:
+        architecture = _displacement_network(stored.layers)
+        if architecture:
             warnings.warn(
                 f"{path}: does not say whether its field is integrated, as voxelmorph's is by default; taken "
                 "for a displacement. Give `model.name`: vxm_dense for that, vxm_diffeomorphic if it is a "
                 "velocity.",
                 stacklevel=2,
             )
-    if told and told.name not in registered():
+    if architecture and architecture.name not in registered():
         raise UserError(
-            f"{path}: holds the network {told.name}, which is not registered; "
+            f"{path}: holds the network {architecture.name}, which is not registered; "
             "name the file that registers it with `model.module`."
         )
-    if not told:
+    if not architecture:
         kind = stored.kind or f"the layers {', '.join(stored.layers)}"
         raise UserError(
             f"{path}: holds {kind:.200}, neither a network that says what it is nor a 2D VxmDense "
             "for one-channel images with a field of their size; name the network that it is for with "
             "`model.name`."
         )
-    return told
+    return architecture
 
 
 def _dense_network(layers: dict[str, list[np.ndarray]], arguments: dict[str, Any]) -> Optional[Architecture]:
-    """The VxmDense that has these layers and was given these arguments; None where no network here is it."""
+    """The registered network equal to a VxmDense with these layers and arguments; None if there is none."""
     network = _displacement_network(layers)
     arguments = {**_DEFAULTS, **arguments}
-    # Names of before, which still work in voxelmorph 0.2.
+    # Older names of the same arguments, which voxelmorph 0.2 still takes.
     arguments["int_resolution"] = arguments.get("int_downsize") or arguments["int_resolution"]
     arguments["svf_resolution"] = 2 if arguments.get("unet_half_res") else arguments["svf_resolution"]
     integration = {name: int(arguments[name]) for name in _DEFAULTS}
@@ -167,7 +198,7 @@ def _dense_network(layers: dict[str, list[np.ndarray]], arguments: dict[str, Any
 
 
 def _displacement_network(layers: dict[str, list[np.ndarray]]) -> Optional[Architecture]:
-    """The VxmDense for pairs of images that has these layers, as far as they tell; None where none has."""
+    """The vxm_dense with these layers; None if they are not those of a 2D VxmDense for two images."""
     kernels = {name.replace("vxm_dense_unet_", ""): values[0] for name, values in layers.items()}
     encoder = [kernel for name, kernel in kernels.items() if name.startswith("enc_conv")]
     decoder = [kernel for name, kernel in kernels.items() if name.startswith("dec_")]
@@ -181,7 +212,7 @@ def _displacement_network(layers: dict[str, list[np.ndarray]]) -> Optional[Archi
     return Architecture("vxm_dense", options)
 
 
-def _read(path: Path) -> _Stored:
+def _read(path: Path) -> _StoredNetwork:
     """The file's content.
 
     Raises:
@@ -190,94 +221,19 @@ def _read(path: Path) -> _Stored:
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; train one, or name another.")
     try:
-        if not _can_be_read(path):
-            raise ValueError("it is damaged: reading it ends the program")
-        return _content(path)
+        content = read_weights_file(path)
+        kind, arguments = content.keras_class or ("", {})
+        if content.architecture:
+            return _StoredNetwork(content.layers, Architecture(*content.architecture), kind, arguments)
+        layers = _named_as_usual(content.layers)
+        architecture = _dense_network(layers, arguments) if kind in _DENSE else None
+        return _StoredNetwork(layers, architecture, kind, arguments)
     except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable .h5 weights file ({error}).") from None
 
 
-def _can_be_read(path: Path) -> bool:
-    """Whether reading ends, in an error or not: some damage crashes h5py or keeps it busy for ever.
-
-    Tried in a fork, which holds the same memory and takes a fraction of a second; once for a file as it is.
-    """
-    status = path.stat()
-    return _try_to_read(path, status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=128)
-def _try_to_read(path: Path, *_version: int) -> bool:
-    child = os.fork()
-    if not child:
-        try:
-            faulthandler.disable()
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(_MOST_SECONDS_TO_READ)
-            _content(path)
-        finally:
-            os._exit(0)
-    return os.WIFEXITED(os.waitpid(child, 0)[1])
-
-
-def _content(path: Path) -> _Stored:
-    with h5py.File(path, "r") as file:
-        ours = _named(file.attrs, "tfmetareg", "name", "options")
-        kind, arguments = _named(file.attrs, "model_config", "class_name", "config") or ("", {})
-        layers = _stored_layers(file)
-    if ours:
-        return _Stored(layers, Architecture(*ours), kind, arguments)
-    layers = _named_as_usual(layers)
-    return _Stored(layers, _dense_network(layers, arguments) if kind in _DENSE else None, kind, arguments)
-
-
-def _named(
-    attributes: h5py.AttributeManager, key: str, name: str, options: str
-) -> Optional[tuple[str, dict]]:
-    """The name and options that a JSON object among the attributes holds; None where there is none."""
-    if key not in attributes:
-        return None
-    told = json.loads(attributes[key])
-    if not isinstance(told[name], str) or not isinstance(told[options], dict):
-        raise ValueError(f"its attribute {key} is not a network's")
-    return told[name], told[options]
-
-
-def _stored_layers(file: h5py.File) -> dict[str, list[np.ndarray]]:
-    """Weights by layer name; layers without weights are left out."""
-    if "layers" in file and "layer_names" not in file.attrs:
-        return _unnamed_layers(file["layers"])
-    group = file["model_weights"] if "model_weights" in file else file
-    names = {name: group[name].attrs["weight_names"] for name in _text(group.attrs["layer_names"])}
-    return {
-        name: [np.asarray(group[name][weight][()], np.float32) for weight in _text(weights)]
-        for name, weights in names.items()
-        if len(weights)
-    }
-
-
-def _unnamed_layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
-    """A VxmDense's layers, out of the format that Keras writes where a name ends in .weights.h5.
-
-    It names layers by class and number, conv2d_4 for instance. The first convolution that takes more
-    than the one before gives has a skip: it begins the second level of the decoder.
-    """
-    numbers = {name: int((re.findall(r"\d+$", name.replace("conv2d", "")) or [0])[0]) for name in group}
-    values = [group[name]["vars"] for name in sorted(numbers, key=numbers.get) if len(group[name]["vars"])]
-    weights = [
-        [np.asarray(part[str(index)][()], np.float32) for index in range(len(part))] for part in values
-    ]
-    kernels = [layer[0].shape for layer in weights]
-    joins = [place for place in range(1, len(kernels)) if kernels[place][-2] != kernels[place - 1][-1]]
-    levels = joins[0] - 1 if joins else 0
-    names = [f"unet_enc_conv_{level}_0" for level in range(levels)]
-    names += [f"unet_dec_conv_{level}_0" for level in reversed(range(levels))]
-    names += [f"unet_dec_final_conv_{index}" for index in range(len(weights) - len(names) - 1)]
-    return {f"vxm_dense_{name}": layer for name, layer in zip([*names, "flow"], weights)}
-
-
 def _named_as_usual(layers: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray]]:
-    """Layers of a VxmDense that was given a name of its own, under the names they have without."""
+    """Renames the layers of a VxmDense that has a name of its own to those of one called vxm_dense."""
     prefixes = [name[: -len("_unet_enc_conv_0_0")] for name in layers if name.endswith("_unet_enc_conv_0_0")]
     if len(prefixes) != 1 or f"{prefixes[0]}_flow" not in layers:
         return layers
@@ -285,23 +241,19 @@ def _named_as_usual(layers: dict[str, list[np.ndarray]]) -> dict[str, list[np.nd
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The names, numbered where they are not distinct."""
+    """The names, each with its number before it if they are not distinct."""
     return names if len(set(names)) == len(names) else [f"{index}/{name}" for index, name in enumerate(names)]
 
 
-def _text(names: np.ndarray) -> list[str]:
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-
-
-def _differences(expected: dict[str, list[tuple]], found: dict[str, list[tuple]]) -> str:
+def _differences(expected: dict[str, list[tuple]], stored: dict[str, list[tuple]]) -> str:
     """A table: layer, shapes in this network, shapes in the file."""
 
     def shapes(values: Optional[list[tuple]]) -> str:
         return "-" if values is None else " ".join("x".join(map(str, shape)) for shape in values)
 
-    names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    names = [name for name in {**expected, **stored} if expected.get(name) != stored.get(name)]
     rows = [("layer", "this network", "file")]
-    rows += [(name, shapes(expected.get(name)), shapes(found.get(name))) for name in names]
+    rows += [(name, shapes(expected.get(name)), shapes(stored.get(name))) for name in names]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows

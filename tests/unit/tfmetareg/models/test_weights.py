@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,6 +18,7 @@ import tensorflow as tf
 
 from tfmetareg._compat import vxm
 from tfmetareg.errors import UserError
+from tfmetareg.models import weights_file
 from tfmetareg.models.build import load_model, resolve_network
 from tfmetareg.models.registry import Architecture, build_model
 from tfmetareg.models.weights import describe, load_weights, save_weights
@@ -366,3 +373,157 @@ def test_a_save_that_fails_leaves_the_old_file(small_model, tmp_path, monkeypatc
     with pytest.raises(OSError, match="disk full"):
         save_weights(model, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.h5"] and path.read_bytes() == old
+
+
+@pytest.fixture
+def checks(monkeypatch) -> list:
+    """The commands of second processes that read a file first."""
+    commands = []
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **rest: commands.append(command) or run(command, **rest)
+    )
+    return commands
+
+
+def test_a_file_is_checked_once_and_one_that_was_just_written_not_at_all(model, saved, tmp_path, checks):
+    save_weights(model, tmp_path / "own.h5")
+    load_weights(model, tmp_path / "own.h5")
+    assert not checks
+    shutil.copyfile(saved, tmp_path / "copy.h5")
+    for _ in range(2):
+        load_weights(model, tmp_path / "copy.h5")
+    assert len(checks) == 1
+    shutil.copyfile(saved, tmp_path / "other.h5")
+    os.replace(tmp_path / "other.h5", tmp_path / "copy.h5")
+    load_weights(model, tmp_path / "copy.h5")
+    assert len(checks) == 2
+
+
+def test_the_check_imports_neither_tensorflow_nor_this_package():
+    tree = ast.parse(Path(weights_file.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    standard = {"__future__", "json", "math", "os", "pathlib", "re", "subprocess", "sys", "typing"}
+    assert names - standard == {"h5py", "numpy"}
+
+
+@pytest.fixture(params=["signals as usual", "SIGCHLD ignored"])
+def signals(request):
+    """Where a program ignores SIGCHLD, it never learns how its children ended."""
+    if request.param == "signals as usual":
+        yield
+    else:
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        yield
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_sound_file_is_read_and_one_that_crashes_h5py_refused(model, saved, tmp_path, signals, checks):
+    shutil.copyfile(saved, tmp_path / "sound.h5")
+    load_weights(model, tmp_path / "sound.h5")
+    theirs = vxm_dense()
+    theirs.save(tmp_path / "theirs.h5")
+    crashing = DAMAGE["a type that crashes h5py"]((tmp_path / "theirs.h5").read_bytes())
+    (tmp_path / "crashing.h5").write_bytes(crashing)
+    assert "reading it ends the program" in refused(model, tmp_path / "crashing.h5")
+    assert len(checks) == 2
+
+
+def test_a_file_whose_reading_does_not_end_is_refused(model, saved, tmp_path, monkeypatch):
+    """A file that stays busy: its second process says that it started, and no more."""
+    slow = tmp_path / "slow.py"
+    slow.write_text("import os, time\nos.write(1, b'started\\n')\ntime.sleep(60)\n")
+    monkeypatch.setattr(weights_file, "__file__", str(slow))
+    monkeypatch.setattr(weights_file, "_MOST_SECONDS_TO_READ", 3)
+    shutil.copyfile(saved, tmp_path / "model.h5")
+    assert "reading it ends the program" in refused(model, tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
+def test_without_a_second_process_a_file_is_read_at_once(model, saved, tmp_path, monkeypatch, executable):
+    monkeypatch.setattr(sys, "executable", executable)
+    shutil.copyfile(saved, tmp_path / "model.h5")
+    load_weights(model, tmp_path / "model.h5")
+
+
+KERNEL = "model_weights/vxm_dense_flow/vxm_dense_flow/kernel:0"
+
+
+def soft_link(file, kernel, folder):
+    file[KERNEL] = h5py.SoftLink("/elsewhere")
+    file["elsewhere"] = kernel
+
+
+def external_link(file, kernel, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["elsewhere"] = kernel
+    file[KERNEL] = h5py.ExternalLink("other.h5", "elsewhere")
+
+
+def external_storage(file, kernel, folder):
+    kernel.tofile(folder / "numbers.raw")
+    file.create_dataset(KERNEL, kernel.shape, kernel.dtype, external=str(folder / "numbers.raw"))
+
+
+def virtual_dataset(file, kernel, folder):
+    layout = h5py.VirtualLayout(kernel.shape, kernel.dtype)
+    layout[:] = h5py.VirtualSource(".", "elsewhere", kernel.shape)
+    file["elsewhere"] = kernel
+    file.create_virtual_dataset(KERNEL, layout)
+
+
+def huge_and_empty(file, kernel, folder):
+    file.create_dataset(KERNEL, (10**6, 10**6), kernel.dtype)
+
+
+def huge_and_compressed(file, kernel, folder):
+    file.create_dataset(KERNEL, (10**6, 10**6), kernel.dtype, chunks=(1000, 1000), compression="gzip")
+
+
+def one_for_all(file, kernel, folder):
+    """The same large array as weights of many layers."""
+    group = file["model_weights"]
+    names = [f"copy_{index}" for index in range(9)]
+    group["large"] = np.zeros((200, 200), np.float32)
+    for name in names:
+        group.create_group(name).attrs["weight_names"] = [b"kernel:0"]
+        group[name]["kernel:0"] = group["large"]
+    group.attrs["layer_names"] = [name.encode() for name in names]
+
+
+def words(file, kernel, folder):
+    file[KERNEL] = ["words"]
+
+
+NOT_LOCAL = {
+    soft_link: "vxm_dense_flow/kernel:0 is a link, and links are not followed",
+    external_link: "vxm_dense_flow/kernel:0 is a link, and links are not followed",
+    external_storage: "vxm_dense_flow/kernel:0 lies in another file",
+    virtual_dataset: "vxm_dense_flow/kernel:0 lies in another file",
+    huge_and_empty: "its arrays claim more than its",
+    huge_and_compressed: "its arrays claim more than its",
+    one_for_all: "its arrays claim more than its",
+    words: "vxm_dense_flow/kernel:0 is not an array of numbers",
+}
+
+
+@pytest.mark.parametrize("change, message", NOT_LOCAL.items(), ids=lambda case: getattr(case, "__name__", ""))
+def test_only_numbers_that_lie_in_the_file_are_read(model, saved, tmp_path, change, message):
+    shutil.copyfile(saved, tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        kernel = file[KERNEL][()]
+        del file[KERNEL]
+        change(file, kernel, tmp_path)
+    line = refused(model, tmp_path / "model.h5")
+    assert message in line and "\n" not in line
+
+
+def test_compressed_weights_are_read(model, saved, tmp_path):
+    shutil.copyfile(saved, tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        kernel = file[KERNEL][()]
+        del file[KERNEL]
+        file.create_dataset(KERNEL, data=kernel, compression="gzip")
+    load_weights(model, tmp_path / "model.h5")
+    np.testing.assert_array_equal(model.network.get_layer("vxm_dense_flow").kernel, kernel)
