@@ -1,4 +1,4 @@
-"""The typed configuration: every option's default, type, range and help line; its command line.
+"""The typed configuration: every option's default, type, range and help line.
 
 The defaults are those of `configs/<mode>.yaml`, for 128x128 images on two CPU
 cores. `configs/reproduce_paper.yaml` holds the paper's own values.
@@ -8,57 +8,55 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Dict, List, Literal, Optional, Union, get_args
+from typing import Any, Dict, List, Literal, Optional, Union
 
 import yaml
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, restricted_number_type
 
+from tfmetareg.methods import METHOD_NAMES, RESERVED_WEIGHTS, STAGE_LABELS
+
 MODES = ("pretrain", "reptile", "finetune", "evaluate", "register", "export", "reproduce", "study")
 
-# Folders of a work directory that are not a fine-tuning stage's, and words that stand for weights.
-_RESERVED = (
-    *("pretrain", "reptile", "results", "tables", "figures", "export", "register"),
-    *("tasks", "shots", "replaced"),
-    *("none", "affine", "elastix", "syn", "scratch"),
+# Folders of a work directory that hold no fine-tuning stage.
+_FOLDERS = (
+    *(stage for stage in STAGE_LABELS if stage != "finetune"),
+    *("results", "tables", "figures", "export", "register", "tasks", "shots", "replaced"),
 )
+# Names that no fine-tuning stage may have.
+RESERVED_NAMES = (*_FOLDERS, *RESERVED_WEIGHTS)
 
-Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
-Momentum = restricted_number_type("Momentum", float, [(">=", 0), ("<", 1)], join="and")
-Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
-Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
 Annealing = Literal["none", "linear"]
 FieldFormat = Literal["npz", "nii.gz", "h5", "tfm"]
-Rows = Literal[
-    "not_deformed",
-    "affine",
-    "model_seen",
-    "model_unseen",
-    "transfer",
-    "fine_tune_10",
-    "fine_tune_long",
-    "ours_10",
-    "ours_long",
-    "ours_pair",
-    "matched",
-    "matched_10",
-    "matched_long",
-    "elastix",
-    "syn",
-]
+# mypy alone takes MYPY for true: to it a restricted number is a number, and a row's name a string.
+# TYPE_CHECKING would not do: jsonargparse reads what stands under it, and no range would be checked.
+MYPY = False
+if MYPY:
+    Rate = float
+    Momentum = float
+    Weight = float
+    Window = int
+    Seed = int
+    RowName = str
+else:
+    Rate = restricted_number_type("Rate", float, [(">", 0), ("<=", 1)], join="and")
+    Momentum = restricted_number_type("Momentum", float, [(">=", 0), ("<", 1)], join="and")
+    Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", float("inf"))], join="and")
+    Window = restricted_number_type("Window", int, [(">=", 3), ("<=", 99)], join="and")
+    Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)], join="and")
+    RowName = Literal[METHOD_NAMES]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """Where the records are and which tasks of them play which part.
+    """The records, and which of their tasks are the sources and the target.
 
     Args:
-        root: Records folder. Without it, the embedded tasks in data/embedded, built on first use.
-        embedded: Options of `tfrecords_builder build --source embedded` for those, "--image-size 96 96" for
-            instance; each choice has its own folder.
-        sources: Source tasks. Empty means all tasks of that role.
-        target: Target task. Empty means the only task of that role.
-        verify: Compares every shard of these tasks with the manifest's SHA-256 before anything else.
+        root: Records folder. Without one: the embedded tasks in data/embedded, built on first use.
+        embedded: Options for building the embedded tasks, for instance "--image-size 96 96" (see
+            `tfrecords_builder build --source embedded --help`); each choice gets its own folder.
+        sources: Source tasks; all tasks with the role "source" where empty.
+        target: Target task; the only task with the role "target" where empty.
+        verify: Check the SHA-256 of every shard of these tasks before anything else.
     """
 
     root: Optional[str] = None
@@ -70,16 +68,16 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """The registration network. What is left empty is as in the start weights, or else the default.
+    """The registration network. An empty option is read from the start weights, else it is the default.
 
     Args:
         name: Name in the model registry; vxm_dense by default.
-        features: U-Net features, encoder then decoder (surplus decoder entries at full resolution);
+        features: U-Net features, [encoder, decoder]; further decoder entries are layers at full resolution;
             [[16,32,32,32],[32,32,32,32,32,16,16]] by default.
-        options: The network's other options, {"int_steps": 7} for instance; docs/networks.md lists them.
-        module: Python file, or dotted name of a module, that registers networks of your own.
-        precision: "float32"; "tensorfloat32" (all products on a GPU); "mixed_bfloat16" (the U-Net alone);
-            "auto" takes bfloat16 where the device multiplies it faster than float32, else float32.
+        options: Further options of the network, for instance {"int_steps": 7}; docs/networks.md lists them.
+        module: Python file or dotted module name that registers your own networks.
+        precision: "float32"; "tensorfloat32" (matrix products on a GPU); "mixed_bfloat16" (the U-Net only);
+            "auto" is mixed_bfloat16 where the device computes it faster than float32, else float32.
     """
 
     name: str = ""
@@ -96,7 +94,7 @@ class LossOptions:
     Args:
         window: Side of the local NCC window in pixels.
         smoothness_weight: lambda, the weight of the squared displacement gradient.
-        similarity: "ncc" ignores flat windows and padding; "voxelmorph" is voxelmorph 0.2's NCC.
+        similarity: "ncc" leaves out flat windows and padding; "voxelmorph" is the NCC of voxelmorph 0.2.
     """
 
     window: Window = 9
@@ -111,11 +109,11 @@ class PretrainOptions:
     Args:
         steps: Gradient steps.
         batch_size: Pairs per gradient step.
-        optimizer: What takes the gradient steps.
-        learning_rate: The optimizer's rate.
-        annealing: "linear" takes the rate to zero over the stage.
-        augment: Shows each pair as of another task: other grey levels, orientation and motion.
-        init: "scratch" or a voxelmorph .h5 weights file.
+        optimizer: Optimizer of the gradient steps.
+        learning_rate: Learning rate of the optimizer.
+        annealing: "linear" lowers the learning rate to zero over the stage.
+        augment: Change grey levels, orientation and motion of each pair at random, as if of another task.
+        init: Start weights: "scratch" (random) or a voxelmorph .h5 weights file.
     """
 
     steps: NonNegativeInt = 3000
@@ -133,21 +131,20 @@ class ReptileOptions:
 
     Args:
         meta_steps: Outer updates.
-        meta_batch_size: m, tasks sampled per outer update.
-        inner_steps: k, inner updates per task.
+        meta_batch_size: Tasks per outer update (m in the paper).
+        inner_steps: Inner updates per task (k in the paper).
         inner_batch_size: Pairs per inner update.
         inner_optimizer: Optimizer of the inner loop.
-        inner_learning_rate: Rate of the inner loop.
-        inner_annealing: "linear" takes that rate to zero over the whole meta-training.
-        outer_optimizer: "sgd" is Eq. (2), as printed without momentum; "adam" is the paper's meta-optimizer.
-        outer_learning_rate: alpha, outer step size (sgd) or rate of the meta-optimizer (adam).
-        outer_momentum: Nesterov momentum of outer sgd, by which past mean differences go on; 0 for none. Adam
-            has one of its own.
-        outer_annealing: "linear" takes alpha to zero over the outer updates.
-        reset_inner: "never" carries the inner optimizer's slots from task to task; "task" zeroes them.
-        augment: Makes a task of its own out of each one drawn: other grey levels, orientation and motion.
-        side_by_side: Adapts the m tasks at once, with m times the memory; needs reset_inner "task".
-        init: "pretrain" (that stage of the same workdir), "scratch" or a .h5 weights file.
+        inner_learning_rate: Learning rate of the inner loop.
+        inner_annealing: "linear" lowers the inner learning rate to zero over the whole meta-training.
+        outer_optimizer: "sgd" is Eq. (2), which has no momentum; "adam" is the paper's meta-optimizer.
+        outer_learning_rate: Outer step size (alpha in the paper) of sgd; learning rate of adam.
+        outer_momentum: Nesterov momentum of outer sgd; 0 for none. Adam ignores it.
+        outer_annealing: "linear" lowers the outer learning rate to zero over the outer updates.
+        reset_inner: When to zero the state of the inner optimizer: "never", or at the start of each "task".
+        augment: Change grey levels, orientation and motion of each sampled task at random.
+        side_by_side: Adapt to the m tasks at once, with m times the memory; needs reset_inner "task".
+        init: Start weights: "pretrain" (stage of the same workdir), "scratch" (random) or a .h5 weights file.
     """
 
     meta_steps: PositiveInt = 400
@@ -173,13 +170,14 @@ class FinetuneOptions:
 
     Args:
         epochs: Passes over the fine-tuning pairs.
-        pairs: Fine-tunes on so many of them only, drawn by `seed`, few within more; 0 for all.
+        pairs: Number of fine-tuning pairs, 0 for all; smaller subsets are nested in larger ones.
         batch_size: Pairs per gradient step.
-        learning_rate: Adam's rate.
-        annealing: "linear" takes the rate to zero over the stage.
-        init: "reptile" or "pretrain" (stages of the same workdir), "scratch" or a .h5 weights file.
+        learning_rate: Learning rate of Adam.
+        annealing: "linear" lowers the learning rate to zero over the stage.
+        init: Start weights: "reptile" or "pretrain" (stages of the same workdir), "scratch" (random) or a .h5
+            weights file.
         evaluate_every: Epochs between evaluations on the test split; 0 for none.
-        name: Stage folder within the workdir.
+        name: Name of the stage, a folder in the workdir.
     """
 
     epochs: PositiveInt = 10
@@ -197,15 +195,15 @@ class EvaluateOptions:
     """Measures a network on a split of one task.
 
     Args:
-        weights: A stage of the workdir or a .h5 weights file; or "none" for undeformed images, "affine" for
-            alignment alone (the records' own, else affine), or a classical method: "elastix", "syn".
-        task: Task to evaluate on. Empty means the target.
-        split: Split of that task.
-        method: Name of the result. Empty means the stage's or the file's name.
-        examples: Pairs kept whole for the figures.
-        adapt_steps: Gradient steps on each pair before it is measured, each time from the weights; its time
-            holds them.
-        adapt_learning_rate: Adam's rate for those.
+        weights: Stage of the workdir or .h5 weights file; or "none" (images as they are), "affine" (alignment
+            alone: that of the records, else affine), "elastix" or "syn" (classical registration).
+        task: Task to evaluate on; the target where empty.
+        split: Split of the task.
+        method: Name of the result; the name of the stage or of the file where empty.
+        examples: Number of pairs whose images are kept for the figures.
+        adapt_steps: Gradient steps on each pair before it is measured, always from the same weights; they
+            count in its time.
+        adapt_learning_rate: Learning rate of Adam in these steps.
     """
 
     weights: str = "finetune"
@@ -222,22 +220,22 @@ class RegisterOptions:
     """Registers image files of any size.
 
     Args:
-        moving: Image file; or a folder whose images pair up with those of `fixed` by name.
-        fixed: Image file that `moving` is brought onto; or a folder.
+        moving: Image file; or a folder of images that pair up with those of `fixed` by name.
+        fixed: Image file onto which `moving` is registered; or a folder of images.
         pairs: In place of both: a pairs.csv, or the folder that holds it.
-        weights: A stage of the workdir or a .h5 weights file.
-        output: Where the results go, a folder for each pair. Empty means <workdir>/register.
-        points: CSV file of points (x,y or row,col) to carry over; or a folder of such, <pair>.csv for each.
-        points_in: Image that the points are given in. Those of the fixed image are carried to the moving one,
-            by p + u(p); those of the moving image to the fixed one, by the inverse.
-        fit: "records" brings images to the size of the records that the weights were trained on; "native"
-            keeps their pixels.
-        align: Alignment ahead of the network; "records" takes that of the records.
-        adapt_steps: Gradient steps on each pair before it is registered, each time from the weights.
+        weights: Stage of the workdir or .h5 weights file.
+        output: Folder of the results, one folder for each pair; <workdir>/register where empty.
+        points: CSV file of points (x,y or row,col) to map; or a folder with <pair>.csv for each pair.
+        points_in: Image in which the points lie. Points of the fixed image are mapped to the moving image by
+            p + u(p), points of the moving image to the fixed image by the inverse.
+        fit: "records" resizes images to the size at which the weights were trained; "native" keeps their
+            pixels.
+        align: Alignment before the network; "records" is the alignment of the training records.
+        adapt_steps: Gradient steps on each pair before it is registered, always from the same weights.
         adapt_epochs: Passes over all pairs before the first is registered.
-        adapt_learning_rate: Adam's rate for both.
-        formats: Files of the displacement: "npz" holds it in pixels, the others are ITK's, in mm.
-        figures: Draws the figures; without them a pair takes a fraction of the time.
+        adapt_learning_rate: Learning rate of Adam in both.
+        formats: File formats of the displacement: "npz" is in pixels, the others are in mm and read by ITK.
+        figures: Draw figures; without them a pair takes a fraction of the time.
     """
 
     moving: str = ""
@@ -261,9 +259,9 @@ class ExportOptions:
     """Writes a SavedModel for TF Serving.
 
     Args:
-        weights: A stage of the workdir or a .h5 weights file.
-        name: Model name; the folder is export/<name>/<next version>.
-        onnx: Writes export/<name>-<version>.onnx too; needs tf2onnx.
+        weights: Stage of the workdir or .h5 weights file.
+        name: Name of the model, which is written to export/<name>/<next version>.
+        onnx: Write export/<name>-<version>.onnx too; needs tf2onnx.
     """
 
     weights: str = "finetune"
@@ -276,15 +274,16 @@ class ReproduceOptions:
     """The paper's comparison on one target.
 
     Args:
-        rows: Rows of the table; what a row needs is trained, or taken from the workdir where nothing changed.
-        seeds: A list of seeds, or how many, counted up from `seed`; several get a folder each.
-        long_epochs: Epochs of the rows fine-tuned for a long time.
-        pair_steps: Gradient steps on each pair of the row that is adapted to the pair alone.
-        shots: Numbers of fine-tuning pairs for a curve over them, "all" for the whole split; [] for none.
-        shot_steps: Gradient steps of each point of that curve; 0 for as many as ten epochs of the split.
+        rows: Rows of the table. Stages that they need are trained, unless the workdir holds them unchanged.
+        seeds: List of seeds, or their number, counted from `seed`; each of several seeds has its own folder.
+        long_epochs: Epochs of the rows that are fine-tuned for long.
+        pair_steps: Gradient steps on each pair in the row `ours_pair`.
+        shots: Numbers of fine-tuning pairs for the curve of accuracy over pairs, "all" for the whole split;
+            [] for no curve.
+        shot_steps: Gradient steps for each point of that curve; 0 for as many as ten epochs of the split.
     """
 
-    rows: List[Rows] = dataclasses.field(default_factory=lambda: list(get_args(Rows)))
+    rows: List[RowName] = dataclasses.field(default_factory=lambda: list(METHOD_NAMES))
     seeds: Union[PositiveInt, List[Seed]] = 1
     long_epochs: PositiveInt = 40
     pair_steps: PositiveInt = 20
@@ -294,12 +293,12 @@ class ReproduceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class StudyOptions:
-    """Compares schedules on source tasks left out in turn, without a look at the target.
+    """Compares training schedules by leaving out one source task at a time; the target is not used.
 
     Args:
-        schedules: By name what each changes, {k50: {reptile.inner_steps: 50}, ...}; {} stands for nothing.
-        left_out: Source tasks that are left out, one after the other; [] for all.
-        seeds: A list of seeds, or how many, counted up from `seed`.
+        schedules: Options that each schedule changes, {k50: {reptile.inner_steps: 50}, ...}; {} for none.
+        left_out: Source tasks to leave out, one at a time; [] for each of them.
+        seeds: List of seeds, or their number, counted from `seed`.
     """
 
     schedules: Dict[str, Dict[str, Any]] = dataclasses.field(default_factory=lambda: {"as_configured": {}})
@@ -312,10 +311,10 @@ class Config:
     """The whole configuration; every stage reads its own section and the shared ones.
 
     Args:
-        seed: Seed of initial weights and of the order of the data.
-        deterministic: Bit-for-bit repeatable operations on a CPU; without effect on a GPU.
-        checkpoint_seconds: Seconds between checkpoints of a running stage.
-        log_every: Steps between logged lines.
+        seed: Seed of the initial weights and of the order of the data.
+        deterministic: Use bit-for-bit repeatable operations on a CPU; without effect on a GPU.
+        checkpoint_seconds: Seconds between checkpoints in training.
+        log_every: Steps between lines of the training log.
     """
 
     seed: Seed = 0
@@ -335,7 +334,7 @@ class Config:
     study: StudyOptions = dataclasses.field(default_factory=StudyOptions)
 
     def flat(self, *sections: str) -> dict[str, Any]:
-        """`section.key: value` of the named sections; "" names the keys outside any section."""
+        """Values by `section.key` in the named sections; "" names the keys outside of sections."""
         values = self.to_dict()
         keys = {key: value for key, value in values.items() if not isinstance(value, dict)}
         chosen = keys if "" in sections else {}
@@ -345,7 +344,7 @@ class Config:
         return chosen
 
     def to_dict(self) -> dict[str, Any]:
-        """Sections and their values in plain types; the restricted ones are subclasses of them."""
+        """The sections as JSON values, without the restricted number types."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def to_yaml(self) -> str:

@@ -30,12 +30,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Optional, get_args
+from typing import Any, Optional
 
-from tfmetareg.config import Config, EvaluateOptions, PretrainOptions, Rows
+from tfmetareg.config import Config, EvaluateOptions, PretrainOptions
 from tfmetareg.device import resolve_precision
 from tfmetareg.errors import UserError
 from tfmetareg.files import published, sha256, write_json
+from tfmetareg.methods import METHOD_NAMES
 from tfmetareg.modes.evaluate import evaluate
 from tfmetareg.modes.finetune import finetune
 from tfmetareg.modes.pretrain import joint_training, pretrain
@@ -159,7 +160,7 @@ def set_aside_outdated(run: Workdir) -> None:
     The report is drawn from all that a work directory holds: what stays is of one configuration.
     """
     stages = Stages(dataclasses.replace(run, trains=False))
-    rows = get_args(Rows)
+    rows = METHOD_NAMES
     paths = {
         stage: weights_if_current(run, stage, functools.partial(stages.weights, stage))
         for stage in ("pretrain", "reptile", *rows)

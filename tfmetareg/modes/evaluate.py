@@ -26,6 +26,7 @@ from tfmetareg.evaluation.evaluator import (
 )
 from tfmetareg.evaluation.peers import PEERS, peer
 from tfmetareg.files import published, write_json, write_text
+from tfmetareg.methods import UNTRAINED
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.models.weights import load_weights
 from tfmetareg.modes.workdir import Workdir, open_workdir
@@ -35,9 +36,6 @@ from tfmetareg.report.results import read_results
 from tfmetareg.report.tables import build_table, to_markdown
 from tfmetareg.training.steps import register_pair
 from tfmetareg.types import PairBatch
-
-# What stands for no network, and the name of its result.
-_WORDS = {"none": "not_deformed", "affine": "affine", **{name: name for name in PEERS}}
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -73,7 +71,7 @@ def evaluate(run: Workdir, options: EvaluateOptions) -> Path:
         UserError: no such weights, task or split, nothing to adapt, or a peer that is not installed.
     """
     task = options.task or run.target
-    if options.adapt_steps and options.weights in _WORDS:
+    if options.adapt_steps and options.weights in UNTRAINED:
         raise UserError(
             f"`evaluate.adapt_steps` ({options.adapt_steps}) must be 0: `evaluate.weights` "
             f"({options.weights}) has no weights to adapt."
@@ -152,12 +150,12 @@ def _adapting(model: RegistrationModel, adaptation: Adaptation, steps: int) -> R
 
 def _aligns(run: Workdir, weights: str) -> bool:
     """Whether the alignment is part of the row: its own row, and of a network's on records that have one."""
-    return weights == "affine" or (weights not in _WORDS and run.records.manifest.align != "none")
+    return weights == "affine" or (weights not in UNTRAINED and run.records.manifest.align != "none")
 
 
 def _origin(run: Workdir, weights: str) -> dict[str, Optional[int]]:
     """Seed and fine-tuning epochs behind the weights; null where a file does not tell."""
-    if weights in _WORDS:
+    if weights in UNTRAINED:
         return {"seed": run.config.seed, "epochs": 0}
     decided = run.decided(weights)
     return {"seed": decided.get("seed"), "epochs": decided.get("finetune.epochs", 0) if decided else None}
@@ -165,8 +163,8 @@ def _origin(run: Workdir, weights: str) -> dict[str, Optional[int]]:
 
 def _method(weights: str) -> str:
     """A result's name after its weights: a stage's name, or a file's."""
-    if weights in _WORDS:
-        return _WORDS[weights]
+    if weights in UNTRAINED:
+        return UNTRAINED[weights].name
     path = Path(weights)
     if path.suffix != ".h5":
         return weights

@@ -15,8 +15,9 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from tfmetareg.files import StrPath, published
-from tfmetareg.report.results import SHOT_LABELS, Examples, Result, label, series
-from tfmetareg.report.shots import STARTS, Point
+from tfmetareg.methods import METHODS, STARTS, label
+from tfmetareg.report.results import Examples, Result, series
+from tfmetareg.report.shots import Point
 
 DPI = 120
 MAX_EXAMPLES = 4
@@ -46,6 +47,8 @@ COLOURS = {
     "finetune": "#0072b2",
 }
 OTHER_COLOURS = ("#a65628", "#44aa99", "#e41a1c", "#000000")
+# By start, the row that lends its colour to the curve over numbers of pairs.
+_LONG_ROWS = {method.start: method.name for method in METHODS if method.length == "long"}
 DASHED = frozenset({"matched", "matched_10", "matched_long"})
 LOSS_TERMS = {
     "total": ("#222222", "total (what is minimised)"),
@@ -214,8 +217,9 @@ def figure_shots(points: Sequence[Point]) -> Figure:
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
-    for start, method in STARTS.items():
-        mine = [point for point in points if point.start == start]
+    for start in STARTS:
+        method = _LONG_ROWS.get(start.stage, "not_deformed")
+        mine = [point for point in points if point.start == start.kind]
         pairs, colour = [point.pairs for point in mine], COLOURS[method]
         style = "--" if method in DASHED else "-"
         if mine:
@@ -226,7 +230,7 @@ def figure_shots(points: Sequence[Point]) -> Figure:
                 linestyle=style,
                 marker="o",
                 markersize=4,
-                label=SHOT_LABELS[start],
+                label=start.label,
             )
         if mine and all(point.over_seeds for point in mine):
             low, high = zip(*((min(point.over_seeds), max(point.over_seeds)) for point in mine))

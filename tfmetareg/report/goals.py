@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfmetareg.methods import label
 from tfmetareg.report.curves import Lines, epochs_until
-from tfmetareg.report.results import Result, label, read_scores
+from tfmetareg.report.results import Result, read_scores
 from tfmetareg.report.statistics import Comparison
 
 # Mean landmark distance of one method as a share of another's: at most so much; the paper's share.

@@ -11,14 +11,13 @@ import jinja2
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import StrPath, write_json, write_text
+from tfmetareg.methods import definition, label
 from tfmetareg.report import figures
 from tfmetareg.report.curves import mean_curves, read_seed_stages
 from tfmetareg.report.goals import goal_rows, goals
 from tfmetareg.report.results import (
     Examples,
     Result,
-    definition,
-    label,
     read_examples,
     read_json_object,
     read_results,

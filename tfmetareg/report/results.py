@@ -14,100 +14,10 @@ import numpy as np
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import StrPath
+from tfmetareg.methods import METHOD_NAMES, STAGE_LABELS, label
 
-
-class Method(NamedTuple):
-    """A row of the table: its name in files, the name shown and how the row is made."""
-
-    name: str
-    label: str
-    definition: str
-
-
-METHODS = (
-    Method("not_deformed", "Not deformed", "The moving image as it is: what every other row starts from."),
-    Method("affine", "Affine only", "One affine transform per pair and no deformation."),
-    Method(
-        "model_seen",
-        "Model-Seen",
-        "VoxelMorph trained from random weights, in one go, on the source tasks and the target's fine-tuning "
-        "pairs, with as many gradient steps as pretraining and meta-training took together, on the schedule "
-        "of pretraining.",
-    ),
-    Method(
-        "model_unseen",
-        "Model-Unseen",
-        "The same on the source tasks alone, applied to the target task, which it has never seen.",
-    ),
-    Method(
-        "transfer",
-        "Transfer",
-        "The network pretrained on the mixed source tasks, applied to the target task without fine-tuning.",
-    ),
-    Method(
-        "fine_tune_10",
-        "Fine-tune (10)",
-        "The pretrained network, fine-tuned on the target task's fine-tuning pairs for a short time.",
-    ),
-    Method(
-        "fine_tune_long",
-        "Fine-tune (long)",
-        "The pretrained network, fine-tuned on the same pairs for a long time.",
-    ),
-    Method(
-        "ours_10",
-        "Ours (10)",
-        "The pretrained network, meta-trained with Reptile on the source tasks, then fine-tuned on the same "
-        "pairs for as long. It has taken more gradient steps on the source tasks; the run card counts them.",
-    ),
-    Method(
-        "ours_long",
-        "Ours (long)",
-        "The meta-learned initialisation, fine-tuned on the same pairs for a long time.",
-    ),
-    Method(
-        "ours_pair",
-        "Ours, pair by pair",
-        "The meta-learned initialisation, adapted to each test pair alone by a few gradient steps, which its "
-        "time holds; it needs no fine-tuning pairs.",
-    ),
-    Method(
-        "matched",
-        "Matched transfer",
-        "The control for Ours: the pretrained network, trained on the mixed source tasks for exactly as many "
-        "further gradient steps as meta-training took; without fine-tuning.",
-    ),
-    Method("matched_10", "Matched (10)", "Matched transfer, fine-tuned for a short time."),
-    Method("matched_long", "Matched (long)", "Matched transfer, fine-tuned for a long time."),
-    Method(
-        "elastix",
-        "elastix B-spline",
-        "Classical B-spline registration with elastix, optimised anew for every pair.",
-    ),
-    Method(
-        "syn",
-        "ANTs SyN",
-        "Classical symmetric diffeomorphic registration with ANTs, optimised anew for every pair.",
-    ),
-)
-SHOT_LABELS = {"ours": "Ours", "fine_tune": "Fine-tune", "matched": "Matched", "scratch": "From scratch"}
-STAGE_LABELS = {"pretrain": "Pretraining", "reptile": "Meta-training (Reptile)", "finetune": "Fine-tuning"}
-_BY_NAME = {method.name: method for method in METHODS}
-_METHOD_ORDER = {method.name: position for position, method in enumerate(METHODS)}
-_STAGE_ORDER = {name: position for position, name in enumerate((*STAGE_LABELS, *_METHOD_ORDER))}
-
-
-def label(name: str) -> str:
-    """Name shown for a method or a stage; an unknown one is shown as it is."""
-    start, _, pairs = name.rpartition("-")
-    if start in SHOT_LABELS:
-        return f"{SHOT_LABELS[start]} ({pairs} pairs)"
-    return _BY_NAME[name].label if name in _BY_NAME else STAGE_LABELS.get(name, name)
-
-
-def definition(name: str) -> str:
-    """One sentence on how a method's row is made."""
-    return _BY_NAME[name].definition if name in _BY_NAME else "A result under a name given by the user."
+_METHOD_ORDER = {name: position for position, name in enumerate(METHOD_NAMES)}
+_STAGE_ORDER = {name: position for position, name in enumerate((*STAGE_LABELS, *METHOD_NAMES))}
 
 
 class Spread(NamedTuple):
@@ -204,7 +114,9 @@ def read_results(workdir: StrPath) -> list[Result]:
         UserError: a file is damaged or lacks a key.
     """
     results = [_read_result(path) for path in sorted(Path(workdir, "results").glob("*.json"))]
-    return sorted(results, key=lambda result: (_METHOD_ORDER.get(result.method, len(METHODS)), result.method))
+    return sorted(
+        results, key=lambda result: (_METHOD_ORDER.get(result.method, len(METHOD_NAMES)), result.method)
+    )
 
 
 def read_scores(result: Result) -> list[PairScore]:
@@ -349,17 +261,19 @@ def _pair_score(row: dict[str, str], names: list[str], path: Path, line: int) ->
 
 def _examples(arrays: Any) -> Examples:
     keys = tuple(str(key) for key in arrays["key"])
-    images = {name: arrays[name] for name in ("moving", "fixed", "warped", "displacement")}
+    images: dict[str, np.ndarray] = {
+        name: arrays[name] for name in ("moving", "fixed", "warped", "displacement")
+    }
     height, width = images["fixed"].shape[1:]
     for name, array in images.items():
         expected = (len(keys), height, width) + ((2,) if name == "displacement" else ())
         if array.shape != expected:
             raise ValueError(f"`{name}` must have the shape {expected}, got {array.shape}")
-    points = {
-        name: tuple(arrays[f"{name}_{i}"].reshape(-1, 2) for i in range(len(keys)))
+    fixed_landmarks, moving_landmarks = (
+        tuple(arrays[f"{name}_{i}"].reshape(-1, 2) for i in range(len(keys)))
         for name in ("fixed_landmarks", "moving_landmarks")
-    }
-    return Examples(keys=keys, **images, **points)
+    )
+    return Examples(keys=keys, fixed_landmarks=fixed_landmarks, moving_landmarks=moving_landmarks, **images)
 
 
 def _metrics_line(text: str, path: Path, number: int) -> dict[str, Any]:

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfmetareg.files import StrPath
-from tfmetareg.report.results import SHOT_LABELS, Result, read_results
+from tfmetareg.methods import STARTS
+from tfmetareg.report.results import Result, read_results
 from tfmetareg.report.statistics import Comparison, comparisons
 
-# The method whose colour each start has.
-STARTS = {
-    "ours": "ours_long",
-    "fine_tune": "fine_tune_long",
-    "matched": "matched_long",
-    "scratch": "not_deformed",
-}
+_LABELS = {start.kind: start.label for start in STARTS}
+_ORDER = list(_LABELS)
 
 
 class Point(NamedTuple):
@@ -37,12 +33,12 @@ class Point(NamedTuple):
 
 
 def read_shots(workdir: StrPath) -> tuple[list[Point], list[Comparison]]:
-    """Points of the curves, in the order of STARTS and of the pairs, and Ours against the others.
+    """Points of the curves, in the order of the starts and of the pairs, and Ours against the others.
 
     Both are empty where the work directory has no shots, or no landmarks.
     """
     results = read_results(Path(workdir, "shots"))
-    points = sorted(filter(None, map(_point, results)), key=lambda p: (list(STARTS).index(p.start), p.pairs))
+    points = sorted(filter(None, map(_point, results)), key=lambda p: (_ORDER.index(p.start), p.pairs))
     counts = sorted({point.pairs for point in points})
     compared = [
         (f"ours-{pairs}", f"{other}-{pairs}") for pairs in counts for other in ("fine_tune", "matched")
@@ -54,7 +50,7 @@ def shot_rows(points: Sequence[Point]) -> list[tuple[str, ...]]:
     """The points as a table of text, headings first: a row for every number of pairs."""
     starts = list(dict.fromkeys(point.start for point in points))
     found = {(point.start, point.pairs): point for point in points}
-    rows = [("Pairs", *(SHOT_LABELS[start] for start in starts))]
+    rows = [("Pairs", *(_LABELS[start] for start in starts))]
     for pairs in sorted({point.pairs for point in points}):
         row = [found.get((start, pairs)) for start in starts]
         rows.append((str(pairs), *(_cell(point) for point in row)))
@@ -72,9 +68,9 @@ def shots_record(points: Sequence[Point], found: Sequence[Comparison]) -> dict[s
 
 def _point(result: Result) -> Point | None:
     start, _, pairs = result.method.rpartition("-")
-    if start not in STARTS or not re.fullmatch(r"\d+", pairs) or result.distance_px is None:
-        return None
     spread = result.distance_px
+    if start not in _LABELS or not re.fullmatch(r"\d+", pairs) or spread is None or spread.mean is None:
+        return None
     return Point(start, int(pairs), spread.mean, spread.std, result.seed_distances)
 
 

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy.stats
 
-from tfmetareg.report.results import Result, label, read_scores
+from tfmetareg.methods import label
+from tfmetareg.report.results import Result, read_scores
 
 COMPARED = (
     ("ours_10", "fine_tune_10"),

@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.tfmetareg.report.workdirs import training_line, write_metrics, write_result
 from tfmetareg.errors import UserError
+from tfmetareg.methods import label
 from tfmetareg.report.results import (
-    label,
     read_examples,
     read_metrics,
     read_results,
