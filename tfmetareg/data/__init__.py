@@ -1,0 +1,1 @@
+"""Records: their schema, reading, tasks for meta-learning, augmentation."""

@@ -1,0 +1,1 @@
+"""One module for each mode: from the configuration to a stage of the work directory."""

@@ -1,0 +1,1 @@
+"""What takes several stages: the comparison of the paper, the curve over pairs, the study of schedules."""

@@ -1,0 +1,1 @@
+"""What carries points or pixels: alignments, displacements, warps."""

@@ -1,0 +1,1 @@
+"""Losses, optimizers, gradient steps, Reptile, and the loop that runs them."""
