@@ -1,3 +1,3 @@
-"""Registration networks; importing the package registers those of the project."""
+"""Registration networks. Importing this package registers the project's own."""
 
 from tfmetareg.models import affine_deformable, cascade, large_kernel, vxm  # noqa: F401

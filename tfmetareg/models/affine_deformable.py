@@ -1,4 +1,4 @@
-"""An affine and a deformable network, one after the other (DLIR: de Vos et al., 2019)."""
+"""An affine network followed by a deformable one (DLIR: de Vos et al., 2019)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfmetareg.models.fields import affine, centred_grid
 from tfmetareg.models.registry import Layers, RegistrationModel, register_model
 from tfmetareg.models.unet import FEATURES, UNet, chain, convolve
 
-# Size of an affine parameter, in halves of the longer side, for 1 at the output of the network.
+# Affine parameter, in halves of the longer side, for a network output of 1.
 _SCALE = 0.1
 
 
@@ -25,19 +25,19 @@ def affine_deformable(
     affine_features: Sequence[int] = (16, 32, 32, 32),
     precision: str = "float32",
 ) -> RegistrationModel:
-    """Both stages trained together, by the loss of the last warped image.
+    """An affine and a deformable stage, trained together by the loss of the final warped image.
 
-    The displacement is that of the affine map followed by the deformation, so
-    that the moving image is interpolated once.
+    The displacement composes the affine map and the deformation, so that the moving image is interpolated
+    only once.
 
     Args:
-        image_shape: (height, width); any.
-        features: of the deformable stage's U-Net, [encoder, decoder].
-        affine_features: of the affine stage's convolutions, each followed by max pooling.
-        precision: as for `vxm_dense`; the affine stage is computed in float32.
+        image_shape: (height, width), any.
+        features: U-Net features of the deformable stage, [encoder, decoder].
+        affine_features: features of the affine stage's convolutions, each followed by max pooling.
+        precision: as for `vxm_dense`; the affine stage is always computed in float32.
 
     Raises:
-        UserError: features that make no network.
+        UserError: the features make no network.
     """
     if not affine_features:
         raise UserError("`affine_features` ([]) must name at least one convolution.")
@@ -66,9 +66,9 @@ def affine_deformable(
 
 
 def _moments(features: tf.Tensor) -> tf.Tensor:
-    """Each feature's mean over the image, and its means weighted by row and by column from the centre.
+    """Mean of each feature over the image, and its means weighted by the distance in rows and columns.
 
-    Without the last two a mean would not tell a rotation from none.
+    Distances are from the image's centre. A plain mean could not detect a rotation.
 
     Args:
         features: (batch, height, width, channels) float32.

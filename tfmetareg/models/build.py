@@ -1,4 +1,4 @@
-"""Builds the network that options and a weights file describe."""
+"""Builds a network from options, from a weights file, or from both."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def resolve_network(
     options: Optional[dict[str, Any]] = None,
     module: str = "",
 ) -> Architecture:
-    """Every option of a network: as given, else as in the weights file, else its default.
+    """Resolves a network's name and options: as given, else as in the weights file, else the default.
 
-    A line on stderr says so where the file makes a difference.
+    If the weights file changes the result, a line on stderr says so.
 
     Args:
         weights: file that training or registration starts from, if any.
-        name: name in the registry.
-        features: U-Net features, encoder and decoder.
-        options: the network's other options.
-        module: Python file or dotted name that registers further networks.
+        name: name in the registry; empty for the weights file's network, or else vxm_dense.
+        features: U-Net features, [encoder, decoder].
+        options: other options of the network.
+        module: Python file or dotted name of a module that registers further networks.
 
     Raises:
-        UserError: the module cannot be imported, the file holds no known network, or the network does not
-            take an option.
+        UserError: the module cannot be imported, the file holds no known network, or the network has no
+            such option.
     """
     if module:
         import_networks(module)
@@ -61,11 +61,11 @@ def resolve_network(
 
 
 def _stored_network(weights: Optional[Path], name: str) -> Architecture:
-    """The network that the file holds; the named one where there is no file or it does not tell."""
+    """The network in the file; the named one, or the default, without a file that names its network."""
     if weights and weights.is_file():
         try:
             with warnings.catch_warnings():
-                if name:  # Then the file need not tell.
+                if name:  # The file need not name its network then.
                     warnings.simplefilter("ignore", UserWarning)
                 return describe(weights)
         except UserError:
@@ -81,13 +81,13 @@ def build_network(
     precision: str = "float32",
     weights: Optional[Path] = None,
 ) -> RegistrationModel:
-    """The network of an architecture, with the weights of a file or with fresh ones.
+    """Builds a network by its name and options, with weights from a file or newly initialised ones.
 
     Args:
-        architecture: as `resolve_network` or `describe` gives it.
+        architecture: from `resolve_network` or `describe`.
         image_shape: (height, width) to build at; other sizes work too.
-        precision: "float32", "mixed_bfloat16" and so on, for networks that take one.
-        weights: file to load.
+        precision: "float32", "mixed_bfloat16" and so on, for networks with such an option.
+        weights: file to load, if any.
 
     Raises:
         UserError: as for `build_model` and `load_weights`.
@@ -104,7 +104,16 @@ def build_network(
 def load_model(
     path: Union[str, os.PathLike], *, image_shape: tuple[int, int] = (64, 64), precision: str = "float32"
 ) -> RegistrationModel:
-    """Builds the network that a weights file holds, with its weights.
+    """Builds the network in a weights file, with its weights.
+
+    >>> import tempfile
+    >>> from tfmetareg.models.weights import save_weights
+    >>> model = build_model("vxm_dense", (32, 32), features=[[4, 4], [4, 4, 4]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(model, f"{folder}/model.h5")
+    ...     loaded = load_model(f"{folder}/model.h5")
+    >>> loaded.architecture == model.architecture
+    True
 
     Args:
         path: `.h5` file of this project or of voxelmorph.

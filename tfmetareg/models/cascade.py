@@ -21,16 +21,15 @@ def cascade(
     cascades: int = 3,
     precision: str = "float32",
 ) -> RegistrationModel:
-    """U-Nets one after the other, each registering what those before it have warped.
+    """A chain of U-Nets: each registers the image as the ones before it have warped it.
 
-    All are trained together, by the loss of the last warped image. The moving
-    image itself is warped each time, by the fields composed so far, so that
-    interpolation blurs it once.
+    All are trained together, by the loss of the final warped image. Each step warps the original moving
+    image by the composition of the fields so far, so that interpolation blurs it only once.
 
     Args:
-        image_shape: (height, width); any.
-        features: U-Net features of each, [encoder, decoder].
-        cascades: number of U-Nets, each with weights of its own; 10 in the paper.
+        image_shape: (height, width), any.
+        features: U-Net features, [encoder, decoder], the same for all.
+        cascades: number of U-Nets, each with its own weights (10 in the paper).
         precision: as for `vxm_dense`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The convolutions of a U-Net: what the plain ones compute, with work saved and gradients made lean."""
+"""Convolutions of a U-Net: the results of the plain ones, with fewer products and faster gradients."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import tensorflow as tf
 
 from tfmetareg.device import slow_kernel_gradient
 
-# A 3x3 kernel over features doubled by nearest upsampling: which taps meet the pixel at which distance.
-_TAPS = np.float32([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+# Along one axis: weight i of the transposed 4x4 kernel is the sum of the 3x3 weights marked in row i.
+_TAPS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
 
-# The sum over pixels of a kernel's gradient is taken in so many parts, which needs rows of zeros to spare.
+# Number of parts in which a kernel's gradient is summed over the pixels, and the rows of zeros this needs.
 _PARTS, _SPARE = 8, 4
 
 
 def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Convolution with a square kernel, stride 1, zeros outside.
+    """Convolution with a square kernel, stride 1, zero padding.
 
     Args:
         images: (batch, height, width, channels).
-        kernel: (size, size, channels, features), of the same dtype; an odd size.
+        kernel: (size, size, channels, features) of the same dtype, size odd.
 
     Returns:
         (batch, height, width, features).
@@ -31,11 +31,11 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def conv2d_upsampled(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`conv2d` of the images upsampled twice by nearest neighbour, computed at the low resolution.
+    """`conv2d` of images upsampled by a factor of 2 (nearest neighbour), computed at the low resolution.
 
-    Four pixels that repeat one need but one multiplication: the same function
-    is a transposed convolution of stride 2 with a 4x4 kernel, with 16 products
-    in place of 36 for each 2x2 pixels, and nothing is ever upsampled.
+    Upsampling repeats each pixel four times, so the weights that meet the same value can be added first.
+    The result is a transposed convolution of stride 2 with a 4x4 kernel: 16 products in place of 36 for
+    each 2x2 output pixels, and no upsampled image in memory.
 
     Args:
         images: (batch, height, width, channels).
@@ -50,10 +50,10 @@ def conv2d_upsampled(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def leaky_relu(features: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """max(x, 0.2 x), whose gradient reads the result.
+    """max(x, 0.2 x), with a gradient that reads the result.
 
-    The library's reads the argument, which keeps that in memory and keeps the
-    convolution before it from being fused with it.
+    TensorFlow's gradient reads the argument: that keeps the argument in memory and prevents fusing it with
+    the convolution before it.
     """
     result = tf.nn.leaky_relu(features, 0.2)
 
@@ -81,7 +81,7 @@ def _conv2d_by_products(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor
 
 
 def _upsampled_kernel(kernel: tf.Tensor) -> tf.Tensor:
-    """(3, 3, channels, features) -> (4, 4, features, channels): the taps that meet in a pixel, added."""
+    """(3, 3, channels, features) -> (4, 4, features, channels): adds the weights that meet the same pixel."""
     channels, features = kernel.shape[2:]
     taps = tf.cast(np.kron(_TAPS, _TAPS), kernel.dtype)
     added = tf.matmul(taps, tf.reshape(kernel, [9, channels * features]))
@@ -110,15 +110,15 @@ def _transposed_by_products(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Te
 
 
 def _padded(images: tf.Tensor, around: int, below: int) -> tf.Tensor:
-    """Zeros above and on both sides, and as many as asked for below."""
+    """Pads with `around` rows or columns of zeros above, left and right, and with `below` rows below."""
     return tf.pad(images, [[0, 0], [around, below], [around, around], [0, 0]])
 
 
 def _correlation(padded: tf.Tensor, images: tf.Tensor, size: int) -> tf.Tensor:
-    """Sum over pixels p of padded(p + offset) images(p)^T, for each offset of a size x size window.
+    """Sum over pixels p of padded(p + offset) images(p)^T, for each offset in a size x size window.
 
-    Flattened, an offset of pixels is an offset of rows: each sum is a product
-    of two matrices that are read where they lie, in parts that the threads share.
+    With the pixels flattened to rows of a matrix, a pixel offset is a row offset: each sum is a product of
+    two matrix slices, without copying windows, in parts that run on several threads.
 
     Args:
         padded: (batch, height + size - 1 + _SPARE, width + size - 1, channels).
@@ -131,7 +131,7 @@ def _correlation(padded: tf.Tensor, images: tf.Tensor, size: int) -> tf.Tensor:
     below, width = size - 1 + _SPARE, _shape(padded)[2]
     rows = tf.reshape(padded, [-1, channels])
     others = tf.reshape(tf.pad(images, [[0, 0], [0, below], [0, size - 1], [0, 0]]), [-1, features])
-    # The last rows of `others` are zero: what the offset or the division leaves out is nothing.
+    # The last rows of `others` are zeros: the rows that the offset or the division drops add nothing.
     count = (_shape(rows)[0] - (size - 1) * (width + 1)) // _PARTS * _PARTS
     others = tf.reshape(tf.slice(others, [0, 0], [count, features]), [_PARTS, -1, features])
     products = []
@@ -143,6 +143,6 @@ def _correlation(padded: tf.Tensor, images: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _shape(tensor: tf.Tensor) -> list[Union[int, tf.Tensor]]:
-    """The sizes: numbers where the graph knows them, which keeps it small, else tensors."""
+    """Sizes of the axes: ints if the graph knows them, which keeps the graph small, else tensors."""
     dynamic = tf.shape(tensor)
     return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]

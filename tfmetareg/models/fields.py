@@ -1,4 +1,4 @@
-"""What networks make of the fields they predict: composed, integrated, resized, affine."""
+"""Operations on displacement and velocity fields: composition, integration, resizing, affine maps."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from tfmetareg.geometry.warp import warp
 
 
 def compose(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """The displacement that warps as `first` and then `second` do: second(x) + first(x + second(x)).
+    """Composes two displacements: second(x) + first(x + second(x)).
+
+    Warping with the result equals warping with `first` and then with `second`.
 
     Args:
         first, second: (batch, height, width, 2) float32, pixels, (row, column).
 
     Returns:
-        The same.
+        (batch, height, width, 2) float32, pixels, (row, column).
     """
     return second + warp(first, second)
 
 
 def integrate(velocity: tf.Tensor, steps: int) -> tf.Tensor:
-    """Displacement at time 1 of a stationary velocity, by scaling and squaring (Arsigny et al., 2006).
+    """Integrates a stationary velocity to time 1 by scaling and squaring (Arsigny et al., 2006).
 
     Args:
-        velocity: (batch, height, width, 2) float32, in its own grid's pixels per unit of time.
+        velocity: (batch, height, width, 2) float32, in pixels of its own grid per unit of time.
         steps: number of squarings.
 
     Returns:
-        (batch, height, width, 2) float32; of `-velocity`, the inverse.
+        Displacement, (batch, height, width, 2) float32; integrating `-velocity` gives its inverse.
     """
     displacement = velocity / 2.0**steps
     for _ in range(steps):
@@ -36,14 +38,14 @@ def integrate(velocity: tf.Tensor, steps: int) -> tf.Tensor:
 
 
 def resize(field: tf.Tensor, before: int, after: int) -> tf.Tensor:
-    """A field on another grid of the same image, bilinear; corners stay on corners, as in voxelmorph.
+    """Resamples a field to another grid spacing, bilinearly; corners stay on corners, as in voxelmorph.
 
     Args:
-        field: (batch, height, width, 2) float32, in its own grid's pixels.
-        before, after: pixels of the image per value of the field along each axis, before and after.
+        field: (batch, height, width, 2) float32, in pixels of its own grid.
+        before, after: grid spacing in image pixels, of `field` and of the result.
 
     Returns:
-        (batch, height * before / after, width * before / after, 2) float32, in its own grid's pixels.
+        (batch, height * before / after, width * before / after, 2) float32, in pixels of its own grid.
     """
     if before == after:
         return field
@@ -53,15 +55,16 @@ def resize(field: tf.Tensor, before: int, after: int) -> tf.Tensor:
 
 
 def affine(parameters: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
-    """The displacement that warps by an affine map and then as `displacement` does.
+    """Composes an affine map with a displacement: warps by the map first, then by the displacement.
 
     Args:
-        parameters: (batch, 2, 3) float32, [B | t]: from the image's centre a point p, measured in
-            halves of the longer side, moves by B p + t. Zeros are the identity.
+        parameters: (batch, 2, 3) float32, [B | t]: a point p moves by B p + t, where p is its position from
+            the image's centre in halves of the longer side. Zeros are the identity.
         displacement: (batch, height, width, 2) float32, pixels, (row, column).
 
     Returns:
-        (batch, height, width, 2) float32, pixels: displacement(x), and what the map adds where that leads.
+        (batch, height, width, 2) float32, pixels: displacement(x) plus the map's shift at
+        x + displacement(x).
     """
     unit, from_centre = centred_grid(displacement)
     points = from_centre + displacement / unit
@@ -70,13 +73,13 @@ def affine(parameters: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
 
 
 def centred_grid(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Half the longer side in pixels, and where each pixel lies from the centre in that unit.
+    """Half the longer side in pixels, and each pixel's position from the centre in this unit.
 
     Args:
         images: (batch, height, width, channels).
 
     Returns:
-        float32 scalar and (height, width, 2), (row, column), from -1 to 1.
+        float32 scalar, and float32 (height, width, 2), (row, column), from -1 to 1.
     """
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(images)[1:3]))
     unit = tf.maximum(height, width) / 2.0

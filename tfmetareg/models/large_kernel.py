@@ -19,14 +19,14 @@ def large_kernel(
     kernel_size: int = 5,
     precision: str = "float32",
 ) -> RegistrationModel:
-    """The U-Net of VxmDense with a large-kernel block after the convolution of each encoder level.
+    """VxmDense's U-Net with a large-kernel block after the convolution of each encoder level.
 
-    As in LKU-Net, a block adds a large, a 3x3 and a 1x1 convolution to its input.
-    Unlike there, levels are max-pooled and the decoder is VxmDense's.
+    As in LKU-Net, a block adds a large, a 3x3 and a 1x1 convolution to its input. Unlike LKU-Net, it uses
+    max pooling between levels and VxmDense's decoder.
 
     Args:
-        image_shape: (height, width); any.
-        features: [encoder, decoder], as for `vxm_dense`.
+        image_shape: (height, width), any.
+        features: U-Net features, [encoder, decoder], as for `vxm_dense`.
         kernel_size: side of the large kernels in pixels, odd, at least 5.
         precision: as for `vxm_dense`.
 
@@ -45,18 +45,18 @@ def large_kernel(
 
 
 class LargeKernelBlock(tf.keras.layers.Layer):
-    """Three parallel convolutions and the identity, added.
+    """The sum of three parallel convolutions and the identity.
 
-    Convolution is linear: `kernel` is their sum, so that one convolution
-    computes all of them, in training too.
+    Convolution is linear, so a single convolution with the sum of the kernels computes all of them, in
+    training too.
     """
 
     def __init__(self, channels: int, size: int, name: str):
         """
         Args:
-            channels: in and out.
-            size: side of the largest kernel, odd.
-            name: of the layer.
+            channels: number of input and of output channels.
+            size: side of the largest kernel in pixels, odd.
+            name: name of the layer.
         """
         super().__init__(name=name)
         self._size = size
@@ -64,18 +64,19 @@ class LargeKernelBlock(tf.keras.layers.Layer):
         self.bias = self.add_weight("bias", (channels,), initializer="zeros")
 
     def _branch(self, side: int, channels: int) -> tf.Variable:
-        # Together the branches add a third of their input's variance, or levels would grow.
+        # Together the branches add a third of their input's variance: with more, activations would grow
+        # from level to level.
         first = tf.keras.initializers.VarianceScaling(1.0 / 9.0)
         return self.add_weight(f"kernel_{side}x{side}", (side, side, channels, channels), initializer=first)
 
     @property
     def kernel(self) -> tf.Tensor:
-        """(size, size, channels, channels): all branches as one kernel."""
+        """(size, size, channels, channels): the sum of all branches and the identity as one kernel."""
         identity = tf.eye(self.bias.shape[0])[None, None]
         return tf.add_n([_centred(branch, self._size) for branch in (*self.branches, identity)])
 
 
 def _centred(kernel: tf.Tensor, size: int) -> tf.Tensor:
-    """The kernel in the middle of zeros."""
+    """The kernel padded with zeros on all sides to size x size."""
     around = (size - kernel.shape[0]) // 2
     return tf.pad(kernel, [[around, around], [around, around], [0, 0], [0, 0]])

@@ -27,18 +27,18 @@ FieldFn = Callable[[list[tf.Tensor]], tf.Tensor]
 _BUILDERS: dict[str, Callable[..., RegistrationModel]] = {}
 
 _SEQUENCES = (list, tuple, collections.abc.Sequence)
-# `X | Y` has a type of its own, from Python 3.10 on.
+# From Python 3.10 on, `X | Y` is an object of a type of its own.
 _UNIONS = (Union, getattr(types, "UnionType", Union))
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What a network is built from again, with the same layers and the same meaning.
+    """Name and options of a network: enough to build it again.
 
     Attributes:
-        name: in the registry.
-        options: the builder's, in JSON's types; `precision`, which changes
-            neither, is not among them.
+        name: name in the registry.
+        options: options of the builder as JSON types, without `precision`, which changes neither layers nor
+            their meaning.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Architecture:
 
 
 class Layers(tf.keras.Model):
-    """Owner of a network's layers, for builders that compute with the weights themselves."""
+    """Holds a network's layers, for builders whose own functions compute with the weights."""
 
     def __init__(self, name: str, layers: Iterable[tf.keras.layers.Layer]):
         """
         Args:
-            name: of the network.
-            layers: built, each with a name of its own.
+            name: name of the network.
+            layers: built layers with distinct names.
         """
         super().__init__(name=name)
         self.parts = list(layers)
@@ -64,13 +64,13 @@ class Layers(tf.keras.Model):
 class RegistrationModel(tf.keras.Model):
     """G(M, F) and the spatial transformer: `warped, displacement = model([moving, fixed])`.
 
-    Takes images of any height and width from 2 pixels on: they are padded with zeros to the
+    Takes images of any height and width from 2 pixels on: they are padded with zeros to a multiple of the
     network's stride, and the displacement is cropped back.
 
     Attributes:
-        architecture: what `build_model` built it from; None where it did not.
-        halo: beyond so many pixels from a point, a multiple of `stride`, nothing has a part in its
-            displacement; None where that is not known.
+        architecture: name and options that `build_model` built it from; None if it was built otherwise.
+        halo: receptive-field radius in pixels, rounded up to a multiple of `stride`: the displacement at a
+            point depends on no pixel farther away than this. None if it is unbounded or unknown.
     """
 
     architecture: Optional[Architecture] = None
@@ -86,16 +86,16 @@ class RegistrationModel(tf.keras.Model):
     ):
         """
         Args:
-            network: owner of the weights, written to and read from .h5 files.
-            field: [moving, fixed] -> displacement in pixels, float32, for any size
-                that is a multiple of `stride`; computes with the weights of `network`.
-            stride: factor between the finest and the coarsest level of the network.
-            inverse_field: like `field`, the inverse displacement, on the moving grid;
-                only from networks whose fields have one.
+            network: holds the weights that are written to and read from .h5 files.
+            field: [moving, fixed] -> displacement in pixels, float32, for any size that is a multiple of
+                `stride`; computes with the weights of `network`.
+            stride: factor between the finest and the coarsest resolution of the network, in pixels.
+            inverse_field: like `field`, but the inverse displacement, on the moving grid; None if the
+                network's fields have no inverse.
         """
         super().__init__(name=network.name)
         self.network = network
-        # Converting them would take seconds.
+        # AutoGraph would take seconds to convert them, and they need no conversion.
         self.field = tf.autograph.experimental.do_not_convert(field)
         self.inverse_field = inverse_field and tf.autograph.experimental.do_not_convert(inverse_field)
         self.stride = stride
@@ -104,24 +104,24 @@ class RegistrationModel(tf.keras.Model):
         """Registers moving onto fixed.
 
         Args:
-            inputs: moving, fixed; (batch, height, width, 1) float32 in [0, 1].
+            inputs: moving and fixed, (batch, height, width, 1) float32 in [0, 1] each.
 
         Returns:
-            warped (batch, height, width, 1) and displacement
-            (batch, height, width, 2), pixels, (row, column), on the fixed grid.
+            warped (batch, height, width, 1) and displacement (batch, height, width, 2) in pixels,
+            (row, column), on the fixed grid.
         """
         displacement = self._at_any_size(self.field, inputs)
         return warp(inputs[0], displacement), displacement
 
     def inverse(self, inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Registers fixed onto moving, by the inverse of the field that `call` gives for the same images.
+        """Registers fixed onto moving, by the inverse of the field that `call` returns for the same images.
 
         Args:
-            inputs: moving, fixed, as for `call`.
+            inputs: moving and fixed, as for `call`.
 
         Returns:
-            fixed warped onto moving, and the inverse displacement on the moving
-            grid: a point p of moving lies at p + inverse(p) in fixed.
+            fixed warped onto moving, and the inverse displacement on the moving grid: a point p of moving
+            lies at p + inverse(p) in fixed.
 
         Raises:
             UserError: the network's fields have no inverse.
@@ -137,10 +137,24 @@ class RegistrationModel(tf.keras.Model):
 
 
 def register_model(name: str) -> Callable:
-    """Decorator that puts a builder `(image_shape, *, **options) -> RegistrationModel` in the registry.
+    """Decorator that registers a builder `(image_shape, *, **options) -> RegistrationModel` under a name.
 
-    The options are keyword arguments with types and defaults; those called
-    `features` and `precision` are handed `model.features` and `model.precision`.
+    The builder's options are its keyword-only arguments, with type annotations and defaults. Options called
+    `features` and `precision` receive the configuration's `model.features` and `model.precision`.
+
+    >>> @register_model("still")
+    ... def still(image_shape, *, precision: str = "float32") -> RegistrationModel:
+    ...     def field(images):
+    ...         return tf.zeros_like(tf.concat(images, -1))  # No pixel moves.
+    ...
+    ...     return RegistrationModel(Layers("still", []), field, stride=1)
+    >>> build_model("still", (8, 8)).architecture.name
+    'still'
+    >>> _BUILDERS.pop("still") is still  # Leaves the registry as it was.
+    True
+
+    Args:
+        name: name in the registry, the value of `model.name`.
 
     Raises:
         ValueError: the name is taken.
@@ -156,12 +170,12 @@ def register_model(name: str) -> Callable:
 
 
 def registered() -> list[str]:
-    """Names in the registry."""
+    """Names of the registered networks, in alphabetical order."""
     return sorted(_BUILDERS)
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """A network's options and their defaults, `inspect.Parameter.empty` where one has none.
+    """A network's options with their defaults; `inspect.Parameter.empty` for an option without a default.
 
     Raises:
         UserError: no network of that name.
@@ -173,16 +187,21 @@ def options_of(name: str) -> dict[str, Any]:
 
 
 def build_model(name: str, image_shape: tuple[int, int], **options: Any) -> RegistrationModel:
-    """Builds a registered network with fresh weights.
+    """Builds a registered network with newly initialised weights.
+
+    >>> model = build_model("vxm_dense", (32, 32), features=[[4, 4], [4, 4, 4]])
+    >>> moving, fixed = tf.random.uniform((2, 1, 48, 40, 1))
+    >>> warped, displacement = model([moving, fixed])
+    >>> warped.shape, displacement.shape
+    (TensorShape([1, 48, 40, 1]), TensorShape([1, 48, 40, 2]))
 
     Args:
         name: name in the registry.
         image_shape: (height, width) to train at; other sizes work too.
-        **options: the builder's own.
+        **options: options of the builder.
 
     Raises:
-        UserError: no network of that name, or an option that it does not take,
-            of another type or out of range.
+        UserError: no network has that name, or an option is unknown, of another type or out of range.
     """
     chosen = checked_options(name, options)
     kinds = typing.get_type_hints(_BUILDERS[name])
@@ -194,10 +213,10 @@ def build_model(name: str, image_shape: tuple[int, int], **options: Any) -> Regi
 
 
 def checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a network in JSON's types: those given, and the others' defaults.
+    """All options of a network as JSON types: the given values, and defaults for the rest.
 
     Raises:
-        UserError: no such network, an unknown or a missing option, or one of another type.
+        UserError: no such network, or an option is unknown, missing or of another type.
     """
     known = options_of(name)
     kinds = typing.get_type_hints(_BUILDERS[name])
@@ -215,13 +234,13 @@ def checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def import_networks(module: str) -> None:
-    """Imports a module whose networks register themselves.
+    """Imports a module that registers networks.
 
     Args:
-        module: path of a .py file, or the dotted name of a module that Python finds.
+        module: path of a .py file, or dotted name of a module on the import path.
 
     Raises:
-        UserError: it cannot be imported, or registers nothing.
+        UserError: the module cannot be imported, or registers no network.
     """
     try:
         imported = _import_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
@@ -239,14 +258,16 @@ def _import_file(path: Path) -> types.ModuleType:
     if not path.is_file():
         raise FileNotFoundError("no such file")
     spec = importlib.util.spec_from_file_location(str(path.resolve()), path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Where dataclasses look for it.
+    sys.modules[spec.name] = module  # Dataclasses in the file look it up there.
     spec.loader.exec_module(module)
     return module
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether the value is of an annotated type: plain ones, sequences of them, Literal, Optional."""
+    """Whether a value fits an annotation: a plain type, a sequence of such, Literal, Optional or a union."""
     origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if kind is Any:
         return True
@@ -259,7 +280,7 @@ def _fits(value: Any, kind: Any) -> bool:
             return False
         if origin is not tuple or arguments[1:] == (...,):
             arguments = arguments[:1] * len(value)
-        # Without arguments, the entries may be anything.
+        # A sequence without type arguments may hold anything.
         return not arguments or (
             len(arguments) == len(value) and all(_fits(*both) for both in zip(value, arguments))
         )
@@ -269,7 +290,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _of_type(value: Any, kind: Any) -> Any:
-    """The value that fits the type: tuples where it says so, which JSON and YAML hold as lists."""
+    """The value, with a list from JSON or YAML made a tuple where the annotation is a tuple."""
     origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in _UNIONS:
         return _of_type(value, next(argument for argument in arguments if _fits(value, argument)))
@@ -277,7 +298,7 @@ def _of_type(value: Any, kind: Any) -> Any:
 
 
 def _size(images: tf.Tensor) -> tuple[Any, Any]:
-    """Height and width: numbers where the graph knows them, else tensors."""
+    """Height and width: ints if the graph knows them, else int32 tensors."""
     static, dynamic = images.shape, tf.shape(images)
     return tuple(dynamic[axis] if static[axis] is None else static[axis] for axis in (1, 2))
 

@@ -1,4 +1,4 @@
-"""voxelmorph's U-Net: what its layers compute, in half the time."""
+"""voxelmorph's U-Net: the same results from the same layers, in half the time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tfmetareg.device import resolve_precision
 from tfmetareg.errors import UserError
 from tfmetareg.models.convolution import conv2d, conv2d_upsampled, leaky_relu
 
-# voxelmorph's default: features of the encoder, and of the decoder.
+# voxelmorph's default features: encoder, decoder.
 FEATURES = ((16, 32, 32, 32), (32, 32, 32, 32, 32, 16, 16))
 
 
 class UNet:
-    """VxmDense's U-Net with its flow layer: names, shapes and first weights are those of the package.
+    """VxmDense's U-Net and flow layer, with the package's layer names, shapes and initial weights.
 
     Attributes:
         layers: in the order of the network: encoder, decoder, flow.
-        stride: factor between the finest and the coarsest level.
-        halo: beyond so many pixels from a point, a multiple of `stride`, nothing has a part in its value;
-            what a `block` reaches comes on top.
+        stride: factor between the finest and the coarsest resolution.
+        halo: receptive-field radius in pixels, rounded up to a multiple of `stride`; without the reach of
+            `block` layers.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class UNet:
     ):
         """
         Args:
-            name: prefix of the layers' names, "vxm_dense" in the package.
-            features: of the encoder and of the decoder; what the decoder has
-                more than the encoder follows at the resolution reached.
+            name: prefix of the layer names, "vxm_dense" in the package.
+            features: features of the convolutions, [encoder, decoder]; decoder layers beyond the number of
+                encoder layers follow at the final resolution.
             precision: "mixed_bfloat16" computes all but the flow layer in bfloat16; see `resolve_precision`.
-            convolutions_per_level: at each level, on both sides.
-            resolution: pixels per value of the field along each axis; a power of 2.
-            block: makes a further layer for the end of each encoder level, of a
-                name and so many features; what has a `kernel` and a `bias` is one.
-            network: has the layers already; without it they are made here, by
-                the same names and with the same first weights.
+            convolutions_per_level: convolutions at each level of the encoder and of the decoder.
+            resolution: grid spacing of the field in image pixels, a power of 2.
+            block: (name, features) -> an additional layer at the end of each encoder level, with a `kernel`
+                and a `bias`.
+            network: network that has the layers already; without it, layers of the same names and initial
+                weights are made here.
 
         Raises:
             UserError: the features do not make a U-Net.
@@ -57,8 +57,9 @@ class UNet:
         encoder, decoder = check_features(features, convolutions_per_level)
         each, levels = convolutions_per_level, len(encoder) // convolutions_per_level
         self.stride = 2**levels
-        # A convolution at level l reaches 2^l pixels: those of the encoder are at 0 to `levels` - 1, of the
-        # decoder at 1 to `levels`, the rest and the flow at 0. A cell of the coarsest has `stride` pixels.
+        # A 3x3 convolution at level l reaches 2^l pixels. The encoder has levels 0 to `levels` - 1, the
+        # decoder 1 to `levels`; the final convolutions and the flow are at level 0. A pixel of the coarsest
+        # level covers `stride` image pixels.
         reach = (3 * each + 1) * (self.stride - 1) + len(decoder) - len(encoder) + 1
         self.halo = -(-reach // self.stride) * self.stride
         upsamplings = levels - (check_power("svf_resolution", resolution, self.stride).bit_length() - 1)
@@ -71,7 +72,7 @@ class UNet:
 
         names = [f"dec_conv_{levels - 1 - index // each}_{index % each}" for index in range(len(encoder))]
         names += [f"dec_final_conv_{index}" for index in range(len(decoder) - len(encoder))]
-        # A skip joins where a level begins, but the first, until the resolution is reached.
+        # The first convolution of each decoder level but the coarsest takes a skip connection.
         beginnings = [each * level for level in range(1, upsamplings + 1)]
         skips = {begin: encoder[-begin - 1 + each] for begin in beginnings}
         prefixed = [*[f"{name}_unet_{part}" for part in names], f"{name}_flow"]
@@ -81,11 +82,11 @@ class UNet:
         self._dtype = tf.bfloat16 if resolve_precision(precision) == "mixed_bfloat16" else tf.float32
 
     def __call__(self, images: list[tf.Tensor]) -> tf.Tensor:
-        """What VxmDense's U-Net and flow layer compute, for any height and width.
+        """The flow of an image pair, as VxmDense computes it, for any height and width.
 
         Args:
-            images: moving, fixed; (batch, height, width, 1) float32, height and
-                width multiples of the stride.
+            images: moving and fixed, (batch, height, width, 1) float32 each, height and width multiples of
+                the stride.
 
         Returns:
             (batch, height / resolution, width / resolution, 2) float32.
@@ -105,10 +106,10 @@ class UNet:
 
 
 def check_features(features: Sequence[Sequence[int]], each: int = 1) -> tuple[list[int], list[int]]:
-    """Encoder and decoder features.
+    """Checks the features of a U-Net with `each` convolutions per level; returns encoder and decoder.
 
     Raises:
-        UserError: they do not make a U-Net with so many convolutions at each level.
+        UserError: they make no such U-Net.
     """
     if len(features) != 2 or not features[0] or len(features[1]) < len(features[0]):
         raise UserError(
@@ -123,10 +124,10 @@ def check_features(features: Sequence[Sequence[int]], each: int = 1) -> tuple[li
 
 
 def check_power(name: str, value: int, largest: int) -> int:
-    """The value itself.
+    """Checks that a value is a power of 2 from 1 to `largest`; returns it.
 
     Raises:
-        UserError: it is no power of 2 from 1 to `largest`.
+        UserError: it is not.
     """
     if value < 1 or value > largest or value & (value - 1):
         raise UserError(f"`{name}` ({value}) must be a power of 2 from 1 to the network's stride, {largest}.")
@@ -136,12 +137,14 @@ def check_power(name: str, value: int, largest: int) -> int:
 def chain(
     names: Sequence[str], features: Sequence[int], skips: Optional[dict[int, int]] = None
 ) -> list[tf.keras.layers.Conv2D]:
-    """3x3 convolutions one after the other; one whose name ends in `_flow` begins near zero, the identity.
+    """Makes a chain of 3x3 convolutions.
+
+    A layer whose name ends in `_flow` starts with weights near zero: the identity transform.
 
     Args:
-        names: of the layers.
-        features: that go in, and that come out of each.
-        skips: by place in the chain, how many more features go in there.
+        names: names of the layers.
+        features: number of input features, then the output features of each layer.
+        skips: number of additional input features from a skip connection, by index in the chain.
     """
     layers = []
     for place, (name, inputs, outputs) in enumerate(zip(names, features, features[1:])):
@@ -157,12 +160,12 @@ def chain(
 def convolve(
     layer: tf.keras.layers.Conv2D, features: tf.Tensor, skip: Optional[tf.Tensor] = None
 ) -> tf.Tensor:
-    """The layer's convolution: of the features, or of these upsampled and concatenated with the skip.
+    """Applies a layer's convolution to features, or to upsampled features concatenated with a skip.
 
     Args:
-        layer: with a `kernel` and a `bias`.
+        layer: any object with a `kernel` and a `bias`.
         features: (batch, height, width, channels).
-        skip: (batch, 2 * height, 2 * width, channels), of the same dtype, if any.
+        skip: skip connection, (batch, 2 * height, 2 * width, channels) of the same dtype, if any.
     """
     kernel, bias = (tf.cast(weight, features.dtype) for weight in (layer.kernel, layer.bias))
     if skip is None:

@@ -1,4 +1,4 @@
-"""VoxelMorph's dense networks (Balakrishnan et al., 2019; Dalca et al., 2018), as the package has them."""
+"""VoxelMorph's dense networks (Balakrishnan et al., 2019; Dalca et al., 2018), with the package's layers."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def vxm_dense(
     use_probs: bool = False,
     precision: str = "float32",
 ) -> RegistrationModel:
-    """`vxm.networks.VxmDense` predicting a displacement at full resolution.
+    """`vxm.networks.VxmDense` that predicts a displacement at full resolution.
 
     Args:
-        image_shape: (height, width); what its .h5 file names is the next multiple of its stride.
+        image_shape: (height, width); the .h5 file names the next multiple of the stride.
         features: U-Net features, [encoder, decoder].
-        convolutions_per_level: convolutions at each level of the encoder and the decoder.
-        use_probs: keeps the layer of log variances that such a file has, as it is;
-            the displacement is the mean.
-        precision: "float32", "tensorfloat32", "mixed_bfloat16" (the U-Net in bfloat16;
-            weights, flow layer and warp in float32) or "auto".
+        convolutions_per_level: convolutions at each level of the encoder and of the decoder.
+        use_probs: keeps the layer of log variances of a probabilistic VxmDense, untrained; the displacement
+            is the mean.
+        precision: "float32", "tensorfloat32", "mixed_bfloat16" (U-Net in bfloat16; weights, flow layer and
+            warp in float32) or "auto".
     """
     network, unet = _network(
         image_shape, features, convolutions_per_level, use_probs, precision, int_steps=0, int_resolution=1
@@ -53,13 +53,13 @@ def vxm_diffeomorphic(
     use_probs: bool = False,
     precision: str = "float32",
 ) -> RegistrationModel:
-    """`vxm.networks.VxmDense` predicting a stationary velocity, integrated to a field that has an inverse.
+    """`vxm.networks.VxmDense` that predicts a stationary velocity and integrates it: a field with an inverse.
 
     Args:
         image_shape, features, convolutions_per_level, use_probs, precision: as for `vxm_dense`.
-        int_steps: squarings of the integration, at least 1.
-        int_resolution: pixels per value along each axis while integrating; a power of 2.
-        svf_resolution: pixels per value along each axis of the predicted velocity; a power of 2.
+        int_steps: number of squarings in the integration, at least 1.
+        int_resolution: grid spacing of the integration in image pixels, a power of 2.
+        svf_resolution: grid spacing of the predicted velocity in image pixels, a power of 2.
 
     Raises:
         UserError: an option is out of range.
@@ -100,9 +100,9 @@ def _network(
     svf_resolution: int = 1,
     **integration: int,
 ) -> tuple[tf.keras.Model, UNet]:
-    """The package's network, and what computes with its layers.
+    """The package's network, which makes the layers and holds their weights, and the U-Net that uses them.
 
-    The package makes the layers and owns their weights. It is built at the next multiple of its stride.
+    The network is built at the next multiple of its stride.
     """
     encoder, _ = check_features(features, convolutions_per_level)
     stride = 2 ** (len(encoder) // convolutions_per_level)

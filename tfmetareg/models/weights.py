@@ -148,12 +148,12 @@ def describe(path: Union[str, os.PathLike]) -> Architecture:
 
     >>> import tempfile
     >>> from tfmetareg.models.registry import build_model
-    >>> model = build_model("vxm_diffeomorphic", (32, 32), features=[[4, 4], [4, 4, 4]], int_steps=5)
+    >>> model = build_model("vxm_dense", (32, 32), features=[[4, 4], [4, 4, 4]])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_weights(model, f"{folder}/model.h5")
     ...     architecture = describe(f"{folder}/model.h5")
-    >>> architecture.name, architecture.options["int_steps"]
-    ('vxm_diffeomorphic', 5)
+    >>> architecture.name, architecture.options["features"]
+    ('vxm_dense', [[4, 4], [4, 4, 4]])
 
     Raises:
         UserError: no such file, not a weights file, or neither a registered network nor a 2D VxmDense.
