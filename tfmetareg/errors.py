@@ -1,4 +1,4 @@
-"""Mistakes of the user's: one as an exception, many collected so that one run names them all."""
+"""The user's mistakes: one is an exception; several are collected, so that one run names them all."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: what is wrong, where, what to do.
+    """A mistake that the user can correct. The message says what is wrong, where, and what to do.
 
     The message is one line, or one line and a table under it. The command
     line prints it without a traceback and exits with status 2.
     """
 
 
-class InputErrors(UserError):  # noqa: N818 - it is several
+class InputErrors(UserError):  # noqa: N818 - plural
     """Several mistakes in one input; `lines` holds one message each."""
 
     def __init__(self, lines: list[str]):
@@ -23,19 +23,27 @@ class InputErrors(UserError):  # noqa: N818 - it is several
 
 
 class Problems:
-    """The user's mistakes found so far: reading goes on past one, so that a run names them all."""
+    """Collects the user's mistakes: work goes on after the first, so that one run names them all.
+
+    >>> problems = Problems()
+    >>> for name in ("a.png", "b.png"):
+    ...     with problems.collected():
+    ...         raise UserError(f"{name}: no such file.")
+    >>> problems.lines
+    ['a.png: no such file.', 'b.png: no such file.']
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Records one problem, once."""
+        """Records a line, unless it is there already."""
         if line not in self.lines:
             self.lines.append(line)
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
-        """Records a `UserError` of the block instead of raising it; the rest of the block is skipped."""
+        """Context that records a `UserError` instead of raising it; the rest of the block is skipped."""
         try:
             yield
         except UserError as error:
@@ -43,6 +51,15 @@ class Problems:
                 self.add(line)
 
     def raise_any(self) -> None:
-        """Raises `InputErrors` with every line recorded so far, if there is one."""
+        """Raises `InputErrors` with all lines recorded so far, if there are any."""
         if self.lines:
             raise InputErrors(self.lines)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception as one line; the exception's type where the message is empty.
+
+    >>> one_line(ValueError("bad\\nheader")), one_line(EOFError())
+    ('bad header', 'EOFError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, Optional
 
+import tfmetareg
 from tfmetareg.errors import UserError
 from tfrecords_builder.options import add_preprocessing_options, requested_preprocessing
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.base import Request, number
 from tfrecords_builder.splits import LEARNING_SPLIT, SplitFile, read_splits
-from tfrecords_builder.workers import available_cpus
+from tfrecords_builder.workers import Engine, available_cpus
 
 _COMMANDS = {
     "build": "read a source and add its tasks to the records in --output",
@@ -25,7 +26,7 @@ _COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line."""
+    """A parser that reports a wrong command line in one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}; see `{self.prog} --help`.", file=sys.stderr)
@@ -47,20 +48,21 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         further = " Run the same command again to go on." if command == ["build"] else ""
         print(f"error: interrupted; nothing was published.{further}", file=sys.stderr)
         return 130
-    except Exception:  # noqa: BLE001 - the one place that turns a failure of ours into a status
+    except Exception:  # noqa: BLE001 - a bug: show it, and fail with status 1
         traceback.print_exc()
         return 1
     return 0
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parses a command line; options of the chosen source only are known.
+    """Parses a command line. Of the sources' own options, only those of the chosen source are known.
 
-    What follows `--` is for Beam and is kept as `pipeline_options`.
+    Arguments after `--` are for Beam and are kept as `pipeline_options`.
     """
-    arguments, pipeline_options = _divided(arguments)
+    arguments, pipeline_options = _split_at_dashes(arguments)
     source = _named_source(arguments)
     parser = _Parser(prog="python -m tfrecords_builder", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"tfrecords_builder {tfmetareg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{build,validate,inspect}")
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -77,11 +79,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What is before the first `--`, and what is behind it."""
+def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments before and after the first `--`."""
     arguments = list(arguments)
-    where = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:where], arguments[where + 1 :]
+    dashes = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:dashes], arguments[dashes + 1 :]
 
 
 def _named_source(arguments: Sequence[str]) -> Optional[str]:
@@ -104,7 +106,7 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
     parser.add_argument(
         "--role",
         choices=[*LEARNING_SPLIT],
-        help="source tasks serve pretraining and meta-learning, the target is fine-tuned (default: source)",
+        help="source tasks are for pretraining and meta-learning, targets for fine-tuning (default: source)",
     )
     parser.add_argument(
         "--image-size",
@@ -114,27 +116,27 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
         help="size of the records' images (default: 400 400; embedded: 128 128)",
     )
     parser.add_argument(
-        "--seed", type=number(int, 0, 2**31 - 1), default=0, help="of everything random (default: 0)"
+        "--seed", type=number(int, 0, 2**31 - 1), default=0, help="seed of everything random (default: 0)"
     )
     parser.add_argument(
         "--test-fraction",
         type=number(float, 0, 0.9),
         default=0.2,
         metavar="X",
-        help="share of the subjects to hold out where the source does not say (default: 0.2)",
+        help="share of the subjects to hold out where the source prescribes no split (default: 0.2)",
     )
     parser.add_argument(
         "--splits",
         type=Path,
         metavar="FILE",
-        help="CSV file that says the split of each pair: columns `subject,split` or `key,split`",
+        help="CSV file with the split of each pair: columns `subject,split` or `key,split`",
     )
     parser.add_argument(
         "--workers",
         type=number(int, 1, 1024),
         default=available_cpus(),
         metavar="N",
-        help="processes, at most; the records do not depend on it (default: as many as there are processors)",
+        help="largest number of processes; does not affect the records (default: number of processors)",
     )
     add_preprocessing_options(parser.add_argument_group("preprocessing"))
     if source is not None and SOURCES[source].options:
@@ -145,21 +147,21 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="records folder; tasks are added"
+        "--output", required=True, type=Path, metavar="DIR", help="records folder to add tasks to"
     )
     parser.add_argument(
         "--shards",
         type=number(int, 1, 99999),
         default=4,
         metavar="N",
-        help="files per split, at most (default: 4)",
+        help="largest number of files per split (default: 4)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace tasks that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace tasks that exist already")
     parser.add_argument(
         "--engine",
         choices=["local", "beam"],
         default="local",
-        help="what runs the work: processes of this machine, or Apache Beam, whose own options follow `--`: "
+        help="run the work in processes on this machine or with Apache Beam, whose options follow `--`: "
         "`-- --runner=FlinkRunner ...` (default: local)",
     )
 
@@ -213,20 +215,20 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _splits(options: argparse.Namespace, request: Request) -> Optional[SplitFile]:
-    """What `--splits` says; its mistakes are told together with those of the input."""
+    """The content of `--splits`; its mistakes are reported together with those of the input."""
     with request.problems.collected():
         return options.splits and read_splits(options.splits)
     return None
 
 
 def _inputs(options: argparse.Namespace) -> list[Path]:
-    """Every file and folder that the options name to be read."""
+    """All files and folders that the options name as input."""
     return [
         value for name, value in sorted(vars(options).items()) if isinstance(value, Path) and name != "output"
     ]
 
 
-def _engine(options: argparse.Namespace):
+def _engine(options: argparse.Namespace) -> Optional[Engine]:
     if options.engine == "local":
         return None
     from tfrecords_builder.beam import beam_engine
@@ -266,7 +268,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    # TensorFlow starts without chatter, and off the GPU, which another process may need whole.
+    # No TensorFlow log lines; no GPU memory, which another process may need.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     sys.exit(main())

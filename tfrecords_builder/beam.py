@@ -1,8 +1,7 @@
-"""Runs the builder's jobs as an Apache Beam pipeline, on whatever runner its options name.
+"""Runs the builder's jobs as an Apache Beam pipeline, on the runner that its options name.
 
-The pipeline carries jobs, not images: these lie in files that every worker and this machine see (on a shared
-file system, where the runner is a cluster). So the records are those of a local build, and one that was
-stopped can be gone on with.
+The pipeline carries jobs, not images. Images lie in files that this machine and every worker can reach, on a
+cluster in a shared file system. The records equal those of a local build; a stopped build can be continued.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import UserError, one_line
 from tfmetareg.files import published
 from tfrecords_builder.workers import Engine, Job, RunJobs
 
@@ -26,14 +25,14 @@ def beam_engine(workers: int, pipeline_options: Sequence[str] = ()) -> Engine:
     """An engine that runs each step of a build as one pipeline.
 
     Args:
-        workers: processes of Beam's local runner; other runners have options of their own.
-        pipeline_options: Beam's own, for instance `--runner=FlinkRunner`.
+        workers: number of processes of Beam's local runner; other runners have their own option.
+        pipeline_options: options of Beam, for instance `--runner=FlinkRunner`.
 
     Raises:
         UserError: apache-beam is not installed.
     """
     try:
-        import apache_beam  # noqa: F401 - to tell before any work is done
+        import apache_beam  # noqa: F401 - fail before any work is done
     except ImportError:
         raise UserError(
             "`--engine beam` needs Apache Beam; install it with `pip install 'tfmetareg[beam]'`."
@@ -48,7 +47,7 @@ def _engine(options: Sequence[str], staging: Path) -> Iterator[RunJobs]:
 
 
 def _run(options: Sequence[str], staging: Path, jobs: Iterable[Job]) -> Iterator[Any]:
-    """Runs the jobs as a pipeline; yields their results in the jobs' order."""
+    """Runs the jobs as a pipeline; yields their results in the order of the jobs."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -57,15 +56,15 @@ def _run(options: Sequence[str], staging: Path, jobs: Iterable[Job]) -> Iterator
     elements = []
     for index, job in enumerate(jobs):
         results.append(staging.absolute() / f"{run}-{index:06d}.result")
-        # Pickled here, in one piece: Beam would take a job apart, and with it what its parts share.
+        # Pickled here as one object: Beam would pickle a job piecewise and lose what its partitions share.
         elements.append(pickle.dumps((job, results[-1])))
     try:
         with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
             _ = pipeline | beam.Create(elements) | beam.Reshuffle() | beam.Map(_run_job)
     except ValueError as error:
-        raise UserError(f"`--engine beam`: {' '.join(str(error).split())}") from None
+        raise UserError(f"`--engine beam`: {one_line(error)}") from None
     except Exception as error:
-        # A full disk keeps a worker from leaving its result.
+        # On a full disk a worker cannot write its result.
         if f"[Errno {errno.ENOSPC}]" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise
@@ -73,7 +72,7 @@ def _run(options: Sequence[str], staging: Path, jobs: Iterable[Job]) -> Iterator
 
 
 def _run_job(element: bytes) -> None:
-    """Runs a job; leaves what it returns, or the mistake of the user's that it told, in its file."""
+    """Runs a job and writes its result, or the UserError that it raised, to the job's file."""
     job, path = pickle.loads(element)
     try:
         result = job.run()

@@ -20,22 +20,22 @@ from tfmetareg.imaging.preprocessing import Preprocessing
 from tfrecords_builder.identity import build_identity
 from tfrecords_builder.progress import BuildProgress
 from tfrecords_builder.publish import finish_published, manifest_with, publish, staging_folder
-from tfrecords_builder.sources.base import Lazy, Part, SourceTask
-from tfrecords_builder.splits import Member, SplitFile, assign_splits, held_out_subjects
-from tfrecords_builder.workers import Engine, RunJobs, available_cpus, local_workers
-from tfrecords_builder.writer import Batch, BatchResult, ShardFile, Spooled, shard_files
+from tfrecords_builder.sources.base import LazyPairs, Partition, SourceTask
+from tfrecords_builder.splits import PairInfo, SplitFile, assign_splits, held_out_subjects
+from tfrecords_builder.workers import Engine, RunJobs, local_workers
+from tfrecords_builder.writer import Batch, BatchResult, ShardFile, SpooledPair, shard_files
 
 DEFAULT_SHARDS = 4
-# Pairs between two marks that a restart goes on from.
+# Pairs per job: a restarted build repeats at most the jobs that had not finished.
 _PAIRS_PER_BATCH = 8
-# A worker takes about as long to start.
+# A worker takes about as long to start as to prepare this many pairs.
 _PAIRS_PER_WORKER = 32
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class SplitPlan(NamedTuple):
-    """How the pairs of a task are divided: by the file, else as the source prescribes, else by ratio."""
+    """How pairs are split: by the file if there is one, else as the source prescribes, else by ratio."""
 
     test_fraction: float = 0.2
     seed: int = 0
@@ -56,36 +56,46 @@ def build(
     inputs: Optional[Sequence[Path]] = None,
     workers: int = 1,
     engine: Optional[Engine] = None,
-    say: Say = print,
+    say: PrintLine = print,
 ) -> Manifest:
     """Adds tasks to the records in `output`, all of them or none.
 
     The bytes written do not depend on `workers` or `engine`.
 
+    >>> import numpy as np, tempfile
+    >>> from tfmetareg.types import ImagePair
+    >>> rng = np.random.default_rng(0)
+    >>> pairs = [ImagePair(f"p{i}", f"eye{i}", *rng.random((2, 20, 20)), split="train") for i in range(3)]
+    >>> task = SourceTask("noise", "source", "synthetic", pairs)
+    >>> with tempfile.TemporaryDirectory() as records:
+    ...     manifest = build([task], records, preprocessing=Preprocessing((32, 32)), say=lambda line: None)
+    >>> manifest.task("noise").splits["train"].pairs
+    3
+
     Args:
-        tasks: what to build; pairs are read one at a time by each process.
-        output: records folder; made if missing.
+        tasks: what to build; each process reads its pairs one at a time.
+        output: records folder; created if missing.
         preprocessing: what is done to each image.
-        shards: files per split, at most one per pair.
-        seed: of the splits and of the order of pairs.
-        test_fraction: share of the subjects to hold out where the source does not say.
-        splits: says the split of every pair, whatever the source says.
-        overwrite: replace tasks that are there already.
-        problems: where the tasks report what is wrong with their input.
-        inputs: every file and folder that the tasks are read from. With it, a
-            build that was stopped goes on where it was, unless they have changed.
-        workers: processes, at most; for few pairs, and for tasks that are not
-            `Lazy`, this process does it all.
-        engine: what runs the jobs in place of `workers`.
-        say: gets one line for each thing worth telling.
+        shards: number of files per split, at most one per pair.
+        seed: seed of the splits and of the order of pairs.
+        test_fraction: share of the subjects to hold out where the source prescribes no split.
+        splits: the split of every pair; takes precedence over the source's.
+        overwrite: replace tasks that exist already.
+        problems: collects mistakes in the tasks' input.
+        inputs: all files and folders that the tasks are read from. If given, a
+            stopped build can be continued, unless one of them has changed.
+        workers: largest number of processes. Few pairs, and tasks whose pairs are
+            not `LazyPairs`, are built in this process.
+        engine: runs the jobs in place of `workers`.
+        say: prints a line of the report.
 
     Returns:
-        The manifest as it stands in `output`.
+        The manifest of `output`.
 
     Raises:
-        UserError: the input has problems (`InputErrors` lists them all), a
-            task is there already, or was built otherwise, or `output` cannot
-            be written. Nothing in `output` has changed then.
+        UserError: the input has mistakes (`InputErrors` lists them all), a task
+            exists already, the records in `output` were built with other
+            settings, or `output` cannot be written. `output` is then unchanged.
     """
     output = Path(output)
     started = time.monotonic()
@@ -106,20 +116,20 @@ def build(
     manifest = Manifest(preprocessing.image_size, preprocessing.describe(), planned)
     manifest_with(output, manifest, overwrite=overwrite)
     with staging_folder(output, names, identity) as staging, _engine(tasks, workers, engine, staging) as run:
-        prepared, kept = _prepare(tasks, preprocessing, problems, run, staging)
-        if kept:
-            say(f"{output}: goes on with a build that was stopped: {kept} pairs were there already.")
+        prepared, reused = _prepare(tasks, preprocessing, problems, run, staging)
+        if reused:
+            say(f"{output}: goes on with a build that was stopped: {reused} pairs were there already.")
         groups = _grouped(tasks, prepared, plan, problems, say)
         _check_split_file(plan, prepared, problems)
         problems.raise_any()
         written = _write(planned, groups, staging, shards, seed, run)
         manifest = dataclasses.replace(manifest, tasks=written)
         merged = publish(staging, output, manifest, overwrite=overwrite)
-    _tell(output, written, time.monotonic() - started, say)
+    _report(output, written, time.monotonic() - started, say)
     return merged
 
 
-def _tell(output: Path, written: Sequence[Task], seconds: float, say: Say) -> None:
+def _report(output: Path, written: Sequence[Task], seconds: float, say: PrintLine) -> None:
     count = 0
     for task in written:
         counts = ", ".join(f"{split.pairs} {name}" for name, split in task.splits.items())
@@ -137,9 +147,9 @@ def validate(
     splits: Optional[SplitFile] = None,
     problems: Optional[Problems] = None,
     workers: int = 1,
-    say: Say = print,
+    say: PrintLine = print,
 ) -> None:
-    """Reads and preprocesses everything as `build` does, and writes nothing.
+    """Reads and preprocesses everything as `build` does, but writes nothing.
 
     Raises:
         UserError: `InputErrors` lists every problem.
@@ -158,58 +168,14 @@ def validate(
         say(f"task `{task.name}` ({task.role}): {counts} pairs, no problems.")
 
 
-def build_embedded(
-    output: Union[str, os.PathLike],
-    *,
-    image_size: tuple[int, int] = (128, 128),
-    align: str = "none",
-    share: float = 1.0,
-    seed: int = 0,
-    overwrite: bool = False,
-    workers: Optional[int] = None,
-    say: Say = print,
-    **counts: int,
-) -> Manifest:
-    """Builds the embedded tasks into `output`: what `build --source embedded` does.
-
-    Args:
-        output: records folder.
-        image_size: (height, width).
-        align: "none", "rigid" or "affine".
-        share: of the pairs that is made.
-        seed: of the images, splits and order.
-        overwrite: replace tasks that are there already.
-        workers: processes; None for as many as there are processors. With more
-            than one, a script that calls this must guard its own start by
-            `if __name__ == "__main__":`.
-        say: gets one line for each thing worth telling.
-        counts: `source_pairs`, `source_test_pairs`, `target_finetune`, `target_test`.
-
-    Returns:
-        The manifest as it stands in `output`.
-    """
-    from tfrecords_builder.sources.embedded import embedded_tasks
-
-    return build(
-        embedded_tasks(image_size=image_size, share=share, seed=seed, **counts),
-        output,
-        preprocessing=Preprocessing(image_size, align=align, colour=None),
-        seed=seed,
-        overwrite=overwrite,
-        inputs=(),
-        workers=workers or available_cpus(),
-        say=say,
-    )
-
-
 def _engine(
     tasks: Sequence[SourceTask],
     workers: int,
     engine: Optional[Engine] = None,
     staging: Optional[Path] = None,
 ) -> contextlib.AbstractContextManager[RunJobs]:
-    """`engine`, or as many of `workers` as are worth the seconds that they take to start."""
-    if not all(isinstance(task.pairs, Lazy) for task in tasks):
+    """`engine`, or local processes: at most `workers`, and no more than are worth their start-up time."""
+    if not all(isinstance(task.pairs, LazyPairs) for task in tasks):
         return local_workers(1)
     if engine is not None and staging is not None:
         return engine(staging)
@@ -218,8 +184,11 @@ def _engine(
 
 
 def _expected_pairs(task: SourceTask) -> int:
-    """Where only reading tells, a part is taken for a volume of many."""
-    return operator.length_hint(task.pairs) or _PAIRS_PER_WORKER * len(task.pairs.parts)
+    """Number of pairs; where it is unknown, estimated at a volume's worth per partition."""
+    known = operator.length_hint(task.pairs)
+    if known or not isinstance(task.pairs, LazyPairs):
+        return known
+    return _PAIRS_PER_WORKER * len(task.pairs.partitions)
 
 
 def _prepare(
@@ -228,16 +197,16 @@ def _prepare(
     problems: Problems,
     run: RunJobs,
     staging: Optional[Path] = None,
-) -> tuple[list[list[Spooled]], int]:
-    """The pairs of each task that can become records, spooled where there is `staging`.
+) -> tuple[list[list[SpooledPair]], int]:
+    """Preprocesses the pairs of each task and, if there is a `staging` folder, spools them.
 
     Returns:
-        Them, and how many of them an earlier run had spooled.
+        The pairs of each task that can become records, and how many of them an earlier run had spooled.
     """
     batches = [
         [
-            Batch(parts, preprocessing, problems, staging and staging / f"{index}-{number:06d}.spool")
-            for number, parts in enumerate(_batches(task))
+            Batch(partitions, preprocessing, problems, staging and staging / f"{index}-{number:06d}.spool")
+            for number, partitions in enumerate(_batches(task))
         ]
         for index, task in enumerate(tasks)
     ]
@@ -245,46 +214,46 @@ def _prepare(
     collected = [
         _collected(task, itertools.islice(results, len(own)), problems) for task, own in zip(tasks, batches)
     ]
-    return [pairs for pairs, _ in collected], sum(kept for _, kept in collected)
+    return [pairs for pairs, _ in collected], sum(reused for _, reused in collected)
 
 
-def _batches(task: SourceTask) -> list[Sequence[Part]]:
-    if not isinstance(task.pairs, Lazy):
+def _batches(task: SourceTask) -> list[Sequence[Partition]]:
+    if not isinstance(task.pairs, LazyPairs):
         return [(functools.partial(iter, task.pairs),)]
-    parts = task.pairs.parts
-    size = max(1, _PAIRS_PER_BATCH * len(parts) // max(1, _expected_pairs(task)))
-    return [parts[first : first + size] for first in range(0, len(parts), size)]
+    partitions = task.pairs.partitions
+    size = max(1, _PAIRS_PER_BATCH * len(partitions) // max(1, _expected_pairs(task)))
+    return [partitions[first : first + size] for first in range(0, len(partitions), size)]
 
 
 def _collected(
     task: SourceTask, results: Iterable[BatchResult], problems: Problems
-) -> tuple[list[Spooled], int]:
-    pairs: dict[str, Spooled] = {}
-    kept = 0
+) -> tuple[list[SpooledPair], int]:
+    pairs: dict[str, SpooledPair] = {}
+    reused = 0
     with contextlib.closing(BuildProgress(task.name, operator.length_hint(task.pairs) or None)) as bar:
-        for prepared in results:
-            for line in prepared.problems:
+        for batch in results:
+            for line in batch.problems:
                 problems.add(line)
-            for pair in prepared.pairs:
+            for pair in batch.pairs:
                 if pairs.setdefault(pair.key, pair) is not pair:
                     problems.add(f"task `{task.name}`: pair {pair.key} is there twice; remove one.")
-            kept += len(prepared.pairs) if prepared.kept else 0
-            bar.advance(len(prepared.pairs))
-    return list(pairs.values()), kept
+            reused += len(batch.pairs) if batch.reused else 0
+            bar.advance(len(batch.pairs))
+    return list(pairs.values()), reused
 
 
 def _grouped(
     tasks: Sequence[SourceTask],
-    prepared: Sequence[Sequence[Spooled]],
+    prepared: Sequence[Sequence[SpooledPair]],
     plan: SplitPlan,
     problems: Problems,
-    say: Say,
-) -> list[dict[str, list[Spooled]]]:
-    """The pairs of each task by split; nothing where that cannot be decided."""
-    members = [_prescribed(pairs, plan, problems) for pairs in prepared]
-    held_out = held_out_subjects(members, test_fraction=plan.test_fraction, seed=plan.seed)
+    say: PrintLine,
+) -> list[dict[str, list[SpooledPair]]]:
+    """The pairs of each task by split; no pairs where the splits have mistakes."""
+    infos = [_prescribed(pairs, plan, problems) for pairs in prepared]
+    held_out = held_out_subjects(infos, test_fraction=plan.test_fraction, seed=plan.seed)
     groups = []
-    for task, pairs, own in zip(tasks, prepared, members):
+    for task, pairs, own in zip(tasks, prepared, infos):
         if not pairs and not problems.lines:
             problems.add(f"task `{task.name}`: no pairs; the input must hold at least one.")
         splits: dict[str, str] = {}
@@ -296,21 +265,21 @@ def _grouped(
     return groups
 
 
-def _prescribed(pairs: Sequence[Spooled], plan: SplitPlan, problems: Problems) -> list[Member]:
-    """Members with the splits of the file, where there is one; without those that it leaves out."""
-    members = [_member(pair) for pair in pairs]
+def _prescribed(pairs: Sequence[SpooledPair], plan: SplitPlan, problems: Problems) -> list[PairInfo]:
+    """The pairs with their prescribed splits; if there is a split file, only the pairs that it names."""
+    infos = [_info(pair) for pair in pairs]
     if plan.file is None:
-        return members
+        return infos
     with problems.collected():
-        plan.file.check_complete(members)
-    return plan.file.prescribe(members)
+        plan.file.check_complete(infos)
+    return plan.file.prescribe(infos)
 
 
 def _note_nothing_held_out(
-    task: SourceTask, members: Sequence[Member], held_out: Set[str], plan: SplitPlan, say: Say
+    task: SourceTask, pairs: Sequence[PairInfo], held_out: Set[str], plan: SplitPlan, say: PrintLine
 ) -> None:
-    subjects = {member.subject for member in members}
-    if not plan.test_fraction or subjects & held_out or any(member.split for member in members):
+    subjects = {pair.subject for pair in pairs}
+    if not plan.test_fraction or subjects & held_out or any(pair.split for pair in pairs):
         return
     if len(subjects) == 1:
         say(f"note: task `{task.name}` has a single subject, so nothing is held out for testing.")
@@ -321,27 +290,27 @@ def _note_nothing_held_out(
         )
 
 
-def _member(pair: Spooled) -> Member:
-    return Member(pair.key, pair.subject, pair.split)
+def _info(pair: SpooledPair) -> PairInfo:
+    return PairInfo(pair.key, pair.subject, pair.split)
 
 
-def _check_split_file(plan: SplitPlan, prepared: Sequence[Sequence[Spooled]], problems: Problems) -> None:
+def _check_split_file(plan: SplitPlan, prepared: Sequence[Sequence[SpooledPair]], problems: Problems) -> None:
     if plan.file is None:
         return
-    members = [_member(pair) for pairs in prepared for pair in pairs]
+    infos = [_info(pair) for pairs in prepared for pair in pairs]
     with problems.collected():
-        plan.file.check_used(members, all_read=not problems.lines)
+        plan.file.check_used(infos, all_read=not problems.lines)
 
 
 def _write(
     tasks: Sequence[Task],
-    groups: Sequence[dict[str, list[Spooled]]],
+    groups: Sequence[dict[str, list[SpooledPair]]],
     staging: Path,
     shards: int,
     seed: int,
     run: RunJobs,
 ) -> tuple[Task, ...]:
-    """Writes the shards of every task into `staging`; the manifest's entries."""
+    """Writes the shards of every task into `staging`; returns the tasks' entries for the manifest."""
     files = [
         {
             name: shard_files(staging, task.name, name, group, shards=shards, seed=seed)
@@ -358,13 +327,13 @@ def _write(
     )
 
 
-def _split(pairs: Sequence[Spooled], files: Sequence[ShardFile], results: Iterator) -> Split:
+def _split(pairs: Sequence[SpooledPair], files: Sequence[ShardFile], results: Iterator) -> Split:
     subjects = {pair.subject for pair in pairs}
     return Split(len(pairs), len(subjects), tuple(itertools.islice(results, len(files))))
 
 
 def _check_names(tasks: Sequence[SourceTask]) -> None:
-    """Task names are parts of file names."""
+    """Refuses task names that cannot be part of a file name."""
     wrong = [task.name for task in tasks if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", task.name)]
     if wrong:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Draws a few pairs of each task, so that a person sees what the records hold."""
+"""The contact sheet: a figure of a few pairs of each task, to check records by eye."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import published
 from tfmetareg.geometry.affine import points_to_aligned, resample
 from tfmetareg.types import ImagePair, no_alignment
-from tfrecords_builder.inspection import Summary, landmark_distances
+from tfrecords_builder.inspection import SplitSummary, landmark_distances
 
 PAIRS_PER_SPLIT = 2
 _FORMATS = (".png", ".pdf", ".svg")
@@ -20,18 +20,22 @@ _COLUMNS = ("moving", "fixed", "moving magenta, fixed green")
 _ALIGNED = "the same, moving aligned"
 _INCHES_WIDE = 12.0
 _DOTS_PER_INCH = 100
-_MAX_INCHES = 300.0  # matplotlib refuses figures of 65536 dots
-_LETTERS = 28  # below a panel
+_MAX_INCHES = 300.0  # Matplotlib refuses figures of 65536 dots and more.
+_MAX_LETTERS = 28  # Longest label below a panel.
 
 
-def draw_contact_sheet(summaries: Sequence[Summary], path: Path) -> None:
-    """Publishes the figure: a row per split, its pairs side by side as moving, fixed and their overlay.
+def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
+    """Publishes the figure: a row per split, each pair as moving image, fixed image and their overlay.
 
-    Where a pair has an alignment, a second overlay shows the moving image aligned. Fixed landmarks are rings,
-    moving ones crosses, with a line between the two and their mean distance below. Labels are outlined.
+    For aligned pairs a second overlay shows the moving image after alignment. Rings are fixed landmarks,
+    crosses are moving landmarks, joined by lines, with their mean distance below. Labels are outlined.
+
+    Args:
+        summaries: the splits, with some examples.
+        path: of the figure.
 
     Raises:
-        UserError: a figure format that is not drawn, or a path that cannot be written.
+        UserError: an unknown figure format, or a path that cannot be written.
     """
     if path.suffix.lower() not in _FORMATS:
         raise UserError(f"{path}: a figure's name must end in {', '.join(_FORMATS)}.")
@@ -66,22 +70,22 @@ def _is_aligned(pair: ImagePair) -> bool:
     return not np.array_equal(pair.alignment, no_alignment())
 
 
-def _row_inches(summary: Summary, panel: float) -> float:
-    """Height of a row whose panels are `panel` wide, with the line below them."""
+def _row_inches(summary: SplitSummary, panel: float) -> float:
+    """Height of a row of panels `panel` inches wide, with the labels below."""
     height, width = summary.examples[0].fixed.shape if summary.examples else (1, 1)
     return panel * height / width + 0.15
 
 
-def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
-    """On three panels, or with the aligned overlay on four."""
+def _draw_pair(axes: Any, pair: ImagePair) -> None:
+    """Draws a pair on three panels, or on four with the aligned overlay."""
     moving, fixed, overlay = axes[:3]
     _show(moving, pair.moving)
     _show(fixed, pair.fixed)
     for axis, labels in ((moving, pair.moving_labels), (fixed, pair.fixed_labels)):
         _outline(axis, labels)
-    names = pair.key.rpartition(":")  # of both images, or one of the pair
+    names = pair.key.rpartition(":")  # A key names both images, or the pair.
     for axis, name in ((moving, names[0]), (fixed, names[2])):
-        axis.set_xlabel(name if len(name) <= _LETTERS else f"…{name[-_LETTERS:]}", fontsize=6)
+        axis.set_xlabel(name if len(name) <= _MAX_LETTERS else f"…{name[-_MAX_LETTERS:]}", fontsize=6)
     _draw_points(moving, pair.moving_landmarks, "+")
     _draw_points(fixed, pair.fixed_landmarks, "o")
     distances = landmark_distances(pair) if len(pair.fixed_landmarks) else None
@@ -96,7 +100,7 @@ def _draw_pair(axes: Sequence, pair: ImagePair) -> None:
 
 
 def _draw_overlay(axis: Any, moving: np.ndarray, moving_points: np.ndarray, pair: ImagePair) -> None:
-    """Where the images agree, the sum of magenta and green is grey."""
+    """Moving in magenta, fixed in green: where they agree, the sum is grey."""
     _show(axis, np.stack([moving, pair.fixed, moving], axis=-1))
     _draw_points(axis, moving_points, "+")
     _draw_points(axis, pair.fixed_landmarks, "o")

@@ -1,4 +1,4 @@
-"""Smooth random deformations and the intensity changes that set two scans of the same tissue apart.
+"""Smooth random deformations, and the intensity differences between two scans of the same tissue.
 
 Convention: `warped(x) = moving(x + displacement(x))`. A pair made from a base image `I` is `fixed = I`,
 `moving(y) = I(y + v(y))`, so that the point y of `moving` is exactly the point `y + v(y)` of `fixed`.
@@ -16,10 +16,22 @@ _LEAST_JACOBIAN = 0.2
 
 
 def smooth_noise(shape: tuple[int, int], rng: np.random.Generator, *, smoothness_px: float) -> np.ndarray:
-    """Gaussian random field of zero mean and unit standard deviation over the ensemble, float32 `shape`.
+    """Gaussian random field with zero mean and unit standard deviation over the ensemble.
 
-    A lattice of white noise under a separable Gaussian of standard deviation `smoothness_px`: two small
-    matrix products in place of a convolution whose kernel may be wider than the image.
+    White noise on a lattice, interpolated by a separable Gaussian: two small matrix products in place of a
+    convolution with a kernel that may be wider than the image.
+
+    >>> import numpy as np
+    >>> smooth_noise((40, 50), np.random.default_rng(0), smoothness_px=5.0).shape
+    (40, 50)
+
+    Args:
+        shape: (height, width).
+        rng: source of randomness.
+        smoothness_px: standard deviation of the Gaussian, pixels.
+
+    Returns:
+        float32 (height, width).
     """
     rows, columns = (_gaussian_basis(length, smoothness_px) for length in shape)
     return separable(rows, rng.standard_normal((rows.shape[1], columns.shape[1]), np.float32), columns)
@@ -28,8 +40,8 @@ def smooth_noise(shape: tuple[int, int], rng: np.random.Generator, *, smoothness
 def separable(rows: sparse.csr_matrix, weights: np.ndarray, columns: sparse.csr_matrix) -> np.ndarray:
     """`rows @ weights @ columns.T`, float32 (height, width).
 
-    Sparse products do not depend on the number of threads to the last bit, as dense ones do: the same seed
-    gives the same bytes on every machine of a kind.
+    The last bits of sparse products, unlike those of dense ones, do not depend on the number of threads: the
+    same seed gives the same bytes on every machine of a kind.
     """
     return np.ascontiguousarray((columns @ (rows @ weights).T).T)
 
@@ -43,15 +55,20 @@ def random_displacement(
     rotation_deg: float = 0.0,
     translation_px: float = 0.0,
 ) -> np.ndarray:
-    """Smooth, fold-free displacement: a random rigid motion plus a Gaussian random field.
+    """Smooth displacement without folds: a random rigid motion plus a Gaussian random field.
+
+    >>> import numpy as np
+    >>> v = random_displacement((40, 50), np.random.default_rng(0), rms_px=2.0, smoothness_px=8.0)
+    >>> v.shape, bool(jacobian_determinant(v).min() > 0)
+    ((40, 50, 2), True)
 
     Args:
         shape: (height, width).
         rng: source of randomness.
-        rms_px: root mean square length of the smooth part, pixels. Less comes out where that much would fold.
-        smoothness_px: standard deviation of the Gaussian that the smooth part is made of, pixels.
-        rotation_deg: the rotation about the image's centre is uniform in [-rotation_deg, rotation_deg].
-        translation_px: the translation is uniform over a disc of this radius.
+        rms_px: root mean square length of the smooth part, pixels; reduced where it would cause folds.
+        smoothness_px: standard deviation of the Gaussian that smooths it, pixels.
+        rotation_deg: largest rotation about the image's centre, degrees; uniform, either way.
+        translation_px: largest translation, pixels; uniform over a disc of this radius.
 
     Returns:
         float32 (height, width, 2), pixels, last axis (row, column). The Jacobian determinant of
@@ -64,7 +81,14 @@ def random_displacement(
 
 
 def unfold(smooth: np.ndarray, rigid: np.ndarray) -> np.ndarray:
-    """`rigid + a * smooth` with the largest a in 1, 0.9, 0.81, ... without a fold; (height, width, 2), px."""
+    """`rigid + a * smooth` with the largest a among 1, 0.9, 0.81, ... that has no folds.
+
+    Args:
+        smooth, rigid: displacements, (height, width, 2), pixels.
+
+    Returns:
+        float32 (height, width, 2), pixels.
+    """
     displacement = rigid + smooth
     while jacobian_determinant(displacement).min() < _LEAST_JACOBIAN:
         smooth = 0.9 * smooth
@@ -73,7 +97,18 @@ def unfold(smooth: np.ndarray, rigid: np.ndarray) -> np.ndarray:
 
 
 def jacobian_determinant(displacement: np.ndarray) -> np.ndarray:
-    """Determinant of the Jacobian of x + displacement(x), (height, width); at or below 0 the map folds."""
+    """Determinant of the Jacobian of x + displacement(x); where it is 0 or below, the map folds.
+
+    >>> import numpy as np
+    >>> float(jacobian_determinant(np.zeros((4, 5, 2))).mean())
+    1.0
+
+    Args:
+        displacement: (height, width, 2), pixels, (row, column).
+
+    Returns:
+        (height, width).
+    """
     along_rows, along_columns = np.gradient(displacement, axis=(0, 1))
     row_term = 1.0 + along_rows[..., 0]
     column_term = 1.0 + along_columns[..., 1]
@@ -84,9 +119,9 @@ def warp(image: np.ndarray, displacement: np.ndarray, *, order: int = 3) -> np.n
     """`warped(x) = image(x + displacement(x))`.
 
     Args:
-        image: float (height, width); beyond its border the nearest pixel is repeated.
+        image: float (height, width); continued beyond its border by the nearest pixel.
         displacement: (height, width, 2), pixels, (row, column).
-        order: 1 is bilinear, 3 cubic (sharper, may overshoot slightly).
+        order: order of the interpolation; 1 is bilinear, 3 cubic (sharper, may overshoot slightly).
 
     Returns:
         float32 (height, width).
@@ -97,7 +132,19 @@ def warp(image: np.ndarray, displacement: np.ndarray, *, order: int = 3) -> np.n
 
 
 def carry_points(points: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """`points + displacement(points)`, read bilinearly; float32 (n, 2), pixels, (row, column)."""
+    """`points + displacement(points)`, with the displacement interpolated bilinearly.
+
+    >>> import numpy as np
+    >>> carry_points(np.array([[3.0, 4.0]]), np.full((10, 10, 2), 0.5)).tolist()
+    [[3.5, 4.5]]
+
+    Args:
+        points: (n, 2), pixels, (row, column).
+        displacement: (height, width, 2), pixels, (row, column).
+
+    Returns:
+        float32 (n, 2), pixels, (row, column).
+    """
     where = np.asarray(points, np.float64).reshape(-1, 2)
     moved = [
         ndimage.map_coordinates(displacement[..., axis], where.T, order=1, mode="nearest")
@@ -109,10 +156,10 @@ def carry_points(points: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 def pull_points(points: np.ndarray, displacement: np.ndarray, *, iterations: int = 10) -> np.ndarray:
     """Inverse of `carry_points`: the points y with y + displacement(y) = points, by fixed-point iteration."""
     target = np.asarray(points, np.float32).reshape(-1, 2)
-    found = target
+    pulled = target
     for _ in range(iterations):
-        found = found + target - carry_points(found, displacement)
-    return found
+        pulled = pulled + target - carry_points(pulled, displacement)
+    return pulled
 
 
 def perturb(
@@ -124,15 +171,15 @@ def perturb(
     illumination: float = 0.1,
     illumination_px: float | None = None,
 ) -> np.ndarray:
-    """What differs between two scans of the same tissue, apart from its position.
+    """Adds the noise and the illumination that differ between two scans of the same tissue.
 
     Args:
         image: float (height, width) in [0, 1].
-        rng: source of randomness; give each image its own draws.
+        rng: source of randomness.
         noise: standard deviation of additive white noise.
         speckle: relative standard deviation of multiplicative white noise.
         illumination: relative standard deviation of a smooth multiplicative gain.
-        illumination_px: smoothness of that gain in pixels, by default a quarter of the width.
+        illumination_px: smoothness of that gain, pixels; by default a quarter of the width.
 
     Returns:
         float32 (height, width), clipped to [0, 1].
@@ -147,7 +194,7 @@ def perturb(
 @functools.lru_cache(maxsize=64)
 def _gaussian_basis(length: int, smoothness_px: float) -> sparse.csr_matrix:
     """Gaussians at lattice nodes one standard deviation apart: float32 (length, nodes), rows of unit norm."""
-    # Nodes reach three deviations past the border: else the field would fade there.
+    # The nodes reach three standard deviations beyond the border; otherwise the field would fade there.
     nodes = smoothness_px * np.arange(-3, math.ceil(length / smoothness_px) + 4)
     offset = (np.arange(length)[:, None] - nodes) / smoothness_px
     basis = np.where(np.abs(offset) < 5, np.exp(-0.5 * offset**2), 0.0)

@@ -1,4 +1,4 @@
-"""Verifies a records folder against its manifest and tells what it holds."""
+"""Verifies a records folder against its manifest and summarises its content."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from tfmetareg.types import ImagePair
 
 
 @dataclasses.dataclass
-class Summary:
-    """What one split holds; sums over its pairs, read one at a time.
+class SplitSummary:
+    """The content of one split, summed up over its pairs.
 
     Attributes:
-        distances, aligned: mean distance of the landmarks of each pair that has some, in pixels: as the
-            images are, and after their alignment. The latter is what is left for the network.
+        task, split: task, and name of the split.
+        pairs, landmarks: their number.
+        histogram: int64 (256,), number of pixels of each grey level.
+        distances: mean landmark distance of each pair with landmarks, pixels, before alignment.
+        aligned: the same after alignment: the distance that is left for the network.
+        subjects: their names.
+        examples: some whole pairs.
     """
 
     task: Task
@@ -39,7 +44,7 @@ class Summary:
     examples: list[ImagePair] = dataclasses.field(default_factory=list)
 
     def add(self, pair: ImagePair, examples: int) -> None:
-        """Counts a pair in; keeps the first `examples` whole."""
+        """Adds a pair to the sums; keeps the first `examples` pairs whole."""
         self.pairs += 1
         self.landmarks += len(pair.fixed_landmarks)
         for image in (pair.moving, pair.fixed):
@@ -78,12 +83,12 @@ class Summary:
         return float(mean), float(np.sqrt(shares @ (values - mean) ** 2)), float(shares[0])
 
     def beyond_reach(self, width: int) -> int:
-        """How many pairs are farther apart, once aligned, than the network finds."""
+        """Number of pairs whose distance after alignment is beyond the network's reach."""
         return sum(distance > NETWORK_REACH * width for distance in self.aligned)
 
 
 def landmark_distances(pair: ImagePair) -> tuple[float, float]:
-    """Mean distance of a pair's landmarks, as evaluation has it, in pixels: before and after alignment."""
+    """Mean landmark distance of a pair in pixels, before and after its alignment, as in evaluation."""
     carried = points_to_moving(pair.fixed_landmarks, pair.alignment)
     before, after = (
         np.linalg.norm(points - pair.moving_landmarks, axis=1).mean()
@@ -106,8 +111,14 @@ HEADER = [
 ALIGNED_HEADER = ["aligned px: median", "p90", "max"]
 
 
-def notes(summaries: Sequence[Summary], width: int, align: str = "none") -> list[str]:
-    """A line for each split of which pairs start beyond the network's reach, built with `align`."""
+def notes(summaries: Sequence[SplitSummary], width: int, align: str = "none") -> list[str]:
+    """A line for each split with pairs beyond the network's reach.
+
+    Args:
+        summaries: the splits.
+        width: image width in pixels.
+        align: alignment that the records were built with.
+    """
     aligned = "" if align == "none" else f" though built with `--align {align}`"
     remedy = "leave them out, or take care" if align == "affine" else "build with `--align affine`"
     return [
@@ -120,20 +131,22 @@ def notes(summaries: Sequence[Summary], width: int, align: str = "none") -> list
     ]
 
 
-def inspect_records(root: Union[str, os.PathLike], *, examples: int = 0) -> tuple[Manifest, list[Summary]]:
+def inspect_records(
+    root: Union[str, os.PathLike], *, examples: int = 0
+) -> tuple[Manifest, list[SplitSummary]]:
     """Reads every record of a folder and verifies it.
 
     Args:
         root: records folder.
-        examples: pairs of each split to keep for a figure.
+        examples: number of pairs of each split to keep for a figure.
 
     Returns:
-        The manifest, and what each split holds.
+        The manifest, and a summary of each split.
 
     Raises:
-        UserError: no manifest, or `InputErrors` naming each shard that is
-            missing, of another size or content than the manifest says, or
-            unreadable, and each subject that is in two splits.
+        UserError: no manifest; or `InputErrors` with each shard that is missing,
+            unreadable or differs from the manifest in size or content, and each
+            subject that is in two splits.
     """
     root = Path(root)
     if not root.is_dir():
@@ -142,17 +155,17 @@ def inspect_records(root: Union[str, os.PathLike], *, examples: int = 0) -> tupl
     problems = Problems()
     summaries = []
     for task in manifest.tasks:
-        found = [_summarise(root, manifest, task, name, examples, problems) for name in task.splits]
-        _check_subjects(root, found, problems)
-        summaries += found
+        splits = [_summarise(root, manifest, task, name, examples, problems) for name in task.splits]
+        _check_subjects(root, splits, problems)
+        summaries += splits
     problems.raise_any()
     return manifest, summaries
 
 
 def _summarise(
     root: Path, manifest: Manifest, task: Task, name: str, examples: int, problems: Problems
-) -> Summary:
-    summary = Summary(task, name)
+) -> SplitSummary:
+    summary = SplitSummary(task, name)
     split = task.splits[name]
     for shard in split.shards:
         with problems.collected():
@@ -175,7 +188,7 @@ def read_shard(root: Path, shard: Shard) -> Iterator[ImagePair]:
     """Verifies a shard, then yields its pairs.
 
     Raises:
-        UserError: naming the shard, and how it differs from the manifest.
+        UserError: the shard differs from the manifest; the message says how.
     """
     path = root / shard.file
     remedy = "build its task again with `--overwrite`, or copy the file anew."
@@ -196,19 +209,19 @@ def read_shard(root: Path, shard: Shard) -> Iterator[ImagePair]:
         raise UserError(f"{path}: {count} records, the manifest says {shard.records}; {remedy}")
 
 
-def _check_subjects(root: Path, summaries: Sequence[Summary], problems: Problems) -> None:
-    home: dict[str, str] = {}
+def _check_subjects(root: Path, summaries: Sequence[SplitSummary], problems: Problems) -> None:
+    split_of: dict[str, str] = {}
     for summary in summaries:
         for subject in sorted(summary.subjects):
-            if home.setdefault(subject, summary.split) != summary.split:
+            if split_of.setdefault(subject, summary.split) != summary.split:
                 problems.add(
-                    f"{root}: task `{summary.task.name}`: subject {subject} is in {home[subject]} and in "
+                    f"{root}: task `{summary.task.name}`: subject {subject} is in {split_of[subject]} and in "
                     f"{summary.split}; build the task again."
                 )
 
 
-def table(summaries: Sequence[Summary]) -> str:
-    """The splits as text in columns, one line each; distances after alignment where that changes them."""
+def table(summaries: Sequence[SplitSummary]) -> str:
+    """The splits as a text table, one line each; distances after alignment only where they differ."""
     header = [*HEADER]
     if any(summary.aligned != summary.distances for summary in summaries):
         header += ALIGNED_HEADER

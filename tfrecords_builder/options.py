@@ -1,4 +1,4 @@
-"""Preprocessing as it is asked for on the command line; knows its words without loading TensorFlow."""
+"""The command line's preprocessing options. Parsing them loads no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
 
 
 def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
-    """Adds them to a group of a parser."""
+    """Adds the preprocessing options to a parser's group."""
     group.add_argument(
         "--fit",
         choices=FITS,
         default="resize",
-        help="stretch images to --image-size (default), or keep their pixels: pad refuses larger images, "
-        "crop cuts them; both keep the middle in the middle",
+        help="stretch images to --image-size (default), or keep their pixel size and centre them: pad "
+        "refuses larger images, crop cuts them",
     )
     group.add_argument(
         "--intensity",
         choices=INTENSITIES,
         default="equalize",
-        help="equalise the histogram (default), adaptively with limited contrast (clahe), scale between two "
-        "percentiles, or keep 8 and 16 bit values as they are",
+        help="histogram equalisation (default), adaptive equalisation with limited contrast (clahe), linear "
+        "scaling between two percentiles, or 8 and 16 bit values unchanged (none)",
     )
     group.add_argument(
         "--percentiles",
         nargs=2,
         type=number(float, 0, 100),
         metavar=("LOW", "HIGH"),
-        help="what becomes black and white before anything else (default: 0.1 99.9)",
+        help="intensity percentiles that become black and white, ahead of the rest (default: 0.1 99.9)",
     )
     group.add_argument(
         "--spacing",
         type=number(float, 1e-6),
         metavar="MM",
-        help="resample images to pixels of that size; needs --fit crop or pad, and known pixel sizes",
+        help="resample images to this pixel size; needs --fit crop or pad, and known pixel sizes",
     )
     group.add_argument(
         "--align",
         choices=KINDS,
         default="none",
-        help="find the alignment of the moving image, for training and evaluation to apply (default: none)",
+        help="store an alignment of the moving image, which training and evaluation apply (default: none)",
     )
 
 
 def requested_preprocessing(options: argparse.Namespace, request: Request) -> Preprocessing:
-    """What the parsed options ask for.
+    """The preprocessing that the parsed options describe.
 
     Raises:
         UserError: options that exclude each other.

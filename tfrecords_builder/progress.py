@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, plain lines in a log."""
+"""Progress on stderr: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class BuildProgress:
-    """Tells on stderr how much of some work is done.
+    """Shows on stderr how much of some work is done.
 
     Args:
-        label: what is being done.
-        total: how much there is to do, if known.
-        unit: what is counted, in the plural.
+        label: name of the work.
+        total: number of items, if known.
+        unit: noun for the items, in the plural.
     """
 
     def __init__(self, label: str, total: Optional[int] = None, unit: str = "pairs"):
@@ -30,11 +30,11 @@ class BuildProgress:
         self._bar = tqdm(desc=label, total=total, unit=f" {unit}") if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1) -> None:
-        """Counts what has been done since the last call."""
+        """Adds the items done since the last call."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._last is None:  # from here on it is the work that takes time, not its start
+        elif self._last is None:  # The time until the first item is start-up.
             self._last = time.monotonic()
         elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
@@ -42,13 +42,13 @@ class BuildProgress:
             print(f"{self._label}: {self._done}{total} {self._unit}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Ends the bar and leaves it as it is."""
         if self._bar is not None:
             self._bar.close()
 
 
 def progress(items: Iterable[T], label: str, unit: str = "pairs") -> Iterator[T]:
-    """Yields the items and tells on stderr how far it is."""
+    """Yields the items and shows the progress on stderr."""
     bar = BuildProgress(label, operator.length_hint(items) or None, unit)
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""Adds tasks to a records folder so that a reader always finds a whole one."""
+"""Adds tasks to a records folder; at any moment a reader finds complete records there."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from typing import Optional
 from tfmetareg.data.schema import MANIFEST, SPLITS, Manifest, Task
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256, write_text
-from tfrecords_builder.workers import Stopped
+from tfrecords_builder.workers import WorkerKilledError
 
-# Within a staging folder: a folder with a manifest of the tasks that are being published.
+# Folder within a staging folder; holds the manifest of the tasks that are being published.
 _PUBLISHED = "published"
 
 
 @contextlib.contextmanager
 def staging_folder(output: Path, tasks: Sequence[str] = (), identity: Optional[str] = None) -> Iterator[Path]:
-    """A hidden folder in `output` for a build's unfinished work, gone when the block ends.
+    """A hidden folder in `output` for a build's unfinished work, removed at the end of the block.
 
-    Where the build is stopped from outside (killed, Ctrl-C, `Stopped`), it stays, and a build of the same
-    identity finds it with what is in it. A build of the same tasks with another identity removes it.
+    If the build is stopped from outside (killed, Ctrl-C, `WorkerKilledError`), the folder stays, with its
+    content, for the next build of the same identity. A build of the same tasks but another identity removes
+    it.
 
     Args:
-        output: records folder; made if missing, and gone again if nothing gets published in it.
+        output: records folder; created if missing, and removed again if nothing is published in it.
         tasks: names of the tasks to build.
-        identity: of the build (`build_identity`); None for one that cannot be gone on with.
+        identity: the build's `build_identity`; None for a build that cannot be continued.
 
     Raises:
-        UserError: nothing can be written there, or the same build is running.
+        UserError: `output` cannot be written, or the same build is running.
     """
     folder = _staging(output, tasks, identity or uuid.uuid4().hex)
-    stops = (KeyboardInterrupt, Stopped) if identity else ()
+    stops = (KeyboardInterrupt, WorkerKilledError) if identity else ()
     with writing(output), contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, _missing_parents(output))
         _make(output, output)
-        with _locked(output):  # before the folder is there: it looks abandoned until it is claimed
+        with _locked(output):  # A folder that nobody has claimed yet looks abandoned to other builds.
             _make(folder, output)
             if not stack.enter_context(_claimed(folder)):
                 raise UserError(f"{output}: this build is running already; wait for it to end, or stop it.")
@@ -70,19 +71,22 @@ def _make(folder: Path, output: Path) -> None:
         raise UserError(f"{output}: is a file; `--output` must be a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(folder, os.O_RDONLY))  # as locking it will
+        os.close(os.open(folder, os.O_RDONLY))  # Locking opens it the same way.
     except OSError as error:
         raise _unwritable(output, error) from None
 
 
 def _discard_abandoned(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError), _claimed(folder) as claimed:  # gone: its build has ended
+    with (
+        contextlib.suppress(FileNotFoundError),
+        _claimed(folder) as claimed,
+    ):  # No folder: its build has ended.
         if claimed:
             discard(folder)
 
 
 def discard(staging: Path) -> None:
-    """Removes a staging folder; what tells that its content has been published goes last."""
+    """Removes a staging folder; the sign that its content has been published is removed last."""
     for path in staging.iterdir():
         if path.name != _PUBLISHED:
             path.unlink()
@@ -91,7 +95,7 @@ def discard(staging: Path) -> None:
 
 @contextlib.contextmanager
 def writing(output: Path) -> Iterator[None]:
-    """Tells of a full or read-only disk as what it is to the user."""
+    """Context that turns the error of a full or read-only disk into a `UserError`."""
     try:
         yield
     except OSError as error:
@@ -106,21 +110,21 @@ def _unwritable(output: Path, error: OSError) -> UserError:
 
 
 def _missing_parents(folder: Path) -> list[Path]:
-    """Innermost first."""
+    """The folder and its parents as far as they do not exist, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
     for path in folders:
-        with contextlib.suppress(OSError):  # not empty: something has been published
+        with contextlib.suppress(OSError):  # Not empty: something has been published.
             path.rmdir()
 
 
 def manifest_with(output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
-    """The manifest of `output` once the tasks of `new` are in it.
+    """The manifest of `output` after the tasks of `new` have been added.
 
     Raises:
-        UserError: a task is there already and `overwrite` is not set, or the
+        UserError: a task exists already and `overwrite` is not set, or the
             tasks that stay have another image shape or preprocessing.
     """
     if not (output / MANIFEST).exists():
@@ -143,7 +147,7 @@ def manifest_with(output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
 
 
 def _check_same(output: Path, old: Manifest, new: Manifest) -> None:
-    """But for `colour` where either reads no colour images."""
+    """Refuses different settings, except for `colour` if one of the two has read no colour images."""
     ours, theirs = ({"image_shape": list(m.image_shape), **m.preprocessing} for m in (new, old))
     differences = [
         f"{name} {theirs.get(name)} there, {ours.get(name)} here"
@@ -161,10 +165,11 @@ def _check_same(output: Path, old: Manifest, new: Manifest) -> None:
 def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
     """Moves the shards of `new` from `staging` into `output` and replaces its manifest.
 
-    Shards come first, the manifest after them, and old shards go last: no
-    manifest ever names a missing file. Where a shard of other content has the
-    same name as a new one, the task leaves the manifest before its files are
-    replaced: a kill in between leaves whole records without that task.
+    New shards are moved first, then the manifest is replaced, then old shards
+    are removed: no manifest ever names a missing file. If an old shard has the
+    name of a new one but other content, its task is removed from the manifest
+    before the file is replaced: a kill in between leaves complete records
+    without that task.
 
     Raises:
         UserError: as `manifest_with`; `output` cannot be written.
@@ -184,7 +189,11 @@ def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> M
 
 
 def finish_published(output: Path, tasks: Sequence[str], identity: str) -> bool:
-    """Cleans up after the same build, if it was killed when it had published already; whether that was so."""
+    """Cleans up after an earlier run of this build that was killed after it had published.
+
+    Returns:
+        Whether there was such a run.
+    """
     staging = _staging(output, tasks, identity)
     if not (staging / _PUBLISHED / MANIFEST).exists() or not (output / MANIFEST).exists():
         return False
@@ -198,13 +207,13 @@ def finish_published(output: Path, tasks: Sequence[str], identity: str) -> bool:
 
 
 def _replace_manifest(output: Path, staging: Path, manifest: Manifest) -> None:
-    """By way of `staging`, so that a kill leaves nothing behind in `output`."""
+    """Replaces the manifest, by way of `staging`: a kill leaves no temporary file in `output`."""
     (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     os.replace(staging / MANIFEST, output / MANIFEST)
 
 
 def _sweep(output: Path, merged: Manifest, new: Manifest) -> None:
-    """Removes old shards of the new tasks, of this build's predecessor or of one that was killed."""
+    """Removes outdated shards of the new tasks, left by an earlier build or by one that was killed."""
     named = _files(merged.tasks)
     for task in new.tasks:
         pattern = rf"{re.escape(task.name)}-({'|'.join(SPLITS)})\.tfrecord-\d{{5}}-of-\d{{5}}"
@@ -221,7 +230,7 @@ def _replaced_tasks(output: Path, new: Manifest) -> list[Task]:
 
 
 def _withdraw(output: Path, staging: Path, replaced: Sequence[Task]) -> None:
-    """Takes tasks out of the manifest whose files are about to get other content."""
+    """Removes from the manifest the tasks whose files are about to get other content."""
     changing = {task.name for task in replaced if _changes(output, staging, task)}
     if changing:
         old = Manifest.read(output)
@@ -240,7 +249,7 @@ def _files(tasks: Sequence[Task]) -> set[str]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One build at a time changes a folder; the lock goes with the process and leaves no file."""
+    """Lets one build at a time change a folder; the lock ends with the process and leaves no file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -251,7 +260,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
-    """As `_locked`, but gives False instead of waiting for another process."""
+    """Like `_locked`, but gives False instead of waiting for another process."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield _lock_at_once(descriptor)

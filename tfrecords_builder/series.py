@@ -1,8 +1,7 @@
-"""DICOM series: which files belong together, in which order, and whether they make up one volume.
+"""DICOM series: which files belong together, in which order, and whether they form one volume.
 
-A file is DICOM if it says so ("DICM" after the preamble) or its name ends in
-`.dcm`. Other files, hidden ones and DICOMDIR are passed over. Slices are those
-of the acquisition, as stored; nothing is resampled or turned.
+A file is DICOM if it has the mark "DICM" after its preamble or a name ending in `.dcm`. Other files, hidden
+files and DICOMDIR are ignored. Slices are used as acquired and stored; nothing is resampled or rotated.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
@@ -33,24 +33,24 @@ _TAGS = {
     "spacing": "0028|0030",
 }
 _TOLERANCE = 1e-3
-# Steps between slices may differ by that share of the usual one: positions are often rounded.
+# Largest deviation of a slice's distance from the usual one, as a share of it: positions are often rounded.
 _UNEVEN = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """What the header of one file tells.
+    """The header of one file.
 
     Attributes:
-        path: of the file.
-        uid, description, modality: of its series.
+        path: the file's path.
+        uid, description, modality: SeriesInstanceUID, SeriesDescription and Modality.
         patient: PatientID, empty where it was removed.
         localizer: whether it is a scout image.
-        size: (height, width).
-        frames, channels: more than 1 of a film or a colour image.
-        spacing: pixel size (row, column) in mm, empty if unknown.
-        orientation: directions in which columns and rows are counted, 6 numbers, or empty.
-        position: of the first pixel, 3 numbers in mm, or empty.
+        size: (height, width) in pixels.
+        frames, channels: more than 1 in a multi-frame or a colour image.
+        spacing: pixel size (row, column) in mm; empty if unknown.
+        orientation: ImageOrientationPatient, 6 numbers; empty if unknown.
+        position: ImagePositionPatient, place of the first pixel, 3 numbers in mm; empty if unknown.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class Slice:
 
     @property
     def location(self) -> float:
-        """Place along the normal of the slice, mm; grows to the head for axial slices as they are usual."""
+        """Position along the slice's normal in mm; for usual axial slices it grows towards the head."""
         row, column = np.reshape(self.orientation, (2, 3))
         return float(np.cross(row, column) @ np.asarray(self.position))
 
@@ -80,29 +80,29 @@ class Series:
     slices: tuple[Slice, ...]
 
     def __str__(self) -> str:
-        scout = "localizer, " if all(found.localizer for found in self.slices) else ""
+        scout = "localizer, " if all(item.localizer for item in self.slices) else ""
         patient = f", patient {self.first.patient}" if self.first.patient else ""
         name = f"{self.first.uid} `{self.first.description}`: {self.first.modality}"
         return f"{name}, {scout}{len(self.slices)} slices{patient}"
 
     @property
     def first(self) -> Slice:
-        """The one that tells what all have in common."""
+        """The first slice, for properties that all slices share."""
         return self.slices[0]
 
     @property
     def where(self) -> str:
-        """Folder, UID and description, to begin a message with."""
+        """Folder, UID and description: the beginning of a message about this series."""
         return f"{self.first.path.parent}: series {self.first.uid} `{self.first.description}`"
 
     @functools.cached_property
     def ordered(self) -> list[Slice]:
-        """Slices along their normal; of a series without problems."""
-        return sorted(self.slices, key=lambda found: found.location)
+        """Slices in their order along the normal; only for a series without problems."""
+        return sorted(self.slices, key=lambda item: item.location)
 
 
 def dicom_files(root: Path) -> list[Path]:
-    """Files in a folder and those below it that claim to be DICOM, sorted.
+    """DICOM files in a folder and below it, by their mark or their name, sorted.
 
     Raises:
         UserError: a folder that cannot be listed.
@@ -124,13 +124,13 @@ def _claims_dicom(path: Path) -> bool:
         return False
     if path.name.lower().endswith(".dcm"):
         return True
-    if not path.is_file():  # a pipe would wait for ever
+    if not path.is_file():  # Reading a pipe would block.
         return False
     try:
         with open(path, "rb") as stream:
             return stream.read(_PREAMBLE + len(_MARK))[_PREAMBLE:] == _MARK
     except OSError:
-        return True  # reading it will tell
+        return True  # Reading its header reports the error.
 
 
 def _unreadable(error: OSError) -> str:
@@ -141,7 +141,7 @@ def read_header(path: Path) -> Slice:
     """Reads one file without decoding its pixels.
 
     Raises:
-        UserError: no DICOM file, cut short, without an image or without a SeriesInstanceUID.
+        UserError: the file is not DICOM, is truncated, or has no image or no SeriesInstanceUID.
     """
     reader = _reader(path)
     try:
@@ -176,7 +176,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 
 def _why_unreadable(path: Path) -> str:
-    """The library does not tell."""
+    """The reason, which the library does not give."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -201,7 +201,7 @@ def _tag(reader: sitk.ImageFileReader, key: str) -> str:
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:
-    """That many finite numbers of `a\\b\\c`, or none."""
+    """The `count` finite numbers of a text like `a\\b\\c`; empty if it holds anything else."""
     try:
         values = tuple(float(part) for part in text.split("\\"))
     except ValueError:
@@ -210,9 +210,9 @@ def _numbers(text: str, count: int) -> tuple[float, ...]:
 
 
 def problems_of(series: Series) -> list[str]:
-    """Why the files of a series do not make up one volume; a line for each reason."""
-    scouts = [found for found in series.slices if found.localizer]
-    slices = [found for found in series.slices if not found.localizer]
+    """Reasons why the files of a series do not form one volume, a line each."""
+    scouts = [item for item in series.slices if item.localizer]
+    slices = [item for item in series.slices if not item.localizer]
     if not slices:
         return [f"{series.where} is a localizer (scout images); choose another series."]
     lines = []
@@ -229,18 +229,18 @@ def _not_slices(where: str, slices: Sequence[Slice]) -> Iterator[str]:
     rules = (
         (
             "hold several frames each",
-            lambda found: found.frames > 1,
+            lambda item: item.frames > 1,
             "convert them to a file per slice, or to NIfTI for `--source pairs` (dcm2niix does).",
         ),
-        ("are colour images", lambda found: found.channels > 1, "choose a series of grey slices."),
+        ("are colour images", lambda item: item.channels > 1, "choose a series of grey slices."),
         (
             "have no ImagePositionPatient or ImageOrientationPatient, so that their order is unknown",
-            lambda found: not (found.position and found.orientation),
+            lambda item: not (item.position and item.orientation),
             "choose a series of slices, or fetch it again.",
         ),
     )
     for what, breaks, remedy in rules:
-        wrong = [found.path.name for found in slices if breaks(found)]
+        wrong = [item.path.name for item in slices if breaks(item)]
         if wrong:
             yield f"{where}: {len(wrong)} of its files {what}, {wrong[0]} for one; {remedy}"
 
@@ -253,7 +253,7 @@ def _mixtures(where: str, slices: Sequence[Slice]) -> Iterator[str]:
         ("patients", "patient"),
     ):
         first = getattr(slices[0], name)
-        others = [found for found in slices if not _alike(getattr(found, name), first)]
+        others = [item for item in slices if not _alike(getattr(item, name), first)]
         if others:
             one, other = (_readable(value) for value in (first, getattr(others[0], name)))
             yield (
@@ -262,20 +262,20 @@ def _mixtures(where: str, slices: Sequence[Slice]) -> Iterator[str]:
             )
 
 
-def _alike(one: object, other: object) -> bool:
+def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, str) or len(one) != len(other):
         return one == other
     return np.allclose(one, other, rtol=0, atol=_TOLERANCE)
 
 
-def _readable(value: object) -> str:
+def _readable(value: Any) -> str:
     return f"`{value}`" if isinstance(value, str) else " ".join(f"{part:.4g}" for part in value) or "none"
 
 
 def _wrong_steps(where: str, slices: Sequence[Slice]) -> Iterator[str]:
-    """Slices at one place, missing ones, uneven ones."""
-    ordered = sorted(slices, key=lambda found: found.location)
-    steps = np.diff([found.location for found in ordered])
+    """A line if slices coincide, are missing, or are unevenly spaced."""
+    ordered = sorted(slices, key=lambda item: item.location)
+    steps = np.diff([item.location for item in ordered])
     twins = np.flatnonzero(steps < _TOLERANCE)
     if len(twins):
         one, other = (ordered[twins[0] + offset].path.name for offset in (0, 1))
@@ -295,18 +295,18 @@ def _wrong_steps(where: str, slices: Sequence[Slice]) -> Iterator[str]:
 
 
 def read_volume(series: Series) -> Volume:
-    """The slices in order, as a volume of which `axial(index)` gives them as stored.
+    """Reads the slices in order into a volume; its `axial(index)` gives each slice as stored.
 
     Returns:
-        float32, with rescale slope and intercept applied (HU of a CT); of unknown
-        spacing where the files do not tell the size of a pixel.
+        float32 voxels with rescale slope and intercept applied (Hounsfield units
+        of a CT); the spacing is None where the files have no pixel size.
 
     Raises:
         UserError: a file whose pixels cannot be decoded.
     """
     ordered = series.ordered
-    images = np.stack([_read_pixels(found.path) for found in ordered])
-    step = float(np.median(np.diff([found.location for found in ordered]))) if len(ordered) > 1 else 1.0
+    images = np.stack([_read_pixels(item.path) for item in ordered])
+    step = float(np.median(np.diff([item.location for item in ordered]))) if len(ordered) > 1 else 1.0
     pixel = ordered[0].spacing
     return Volume(images.T[::-1, ::-1], (pixel[1], pixel[0], step) if pixel else None)
 

@@ -13,17 +13,25 @@ from tfmetareg.imaging.volumes import Volume
 from tfmetareg.types import ImagePair
 
 _PERCENTILES = (1, 99)
-
-
 _FOREGROUND_SHARE_OF_RANGE = 0.1
 
 
 def foreground_slices(voxels: np.ndarray, share: float) -> list[int]:
-    """Indices of the axial slices that show something.
+    """Indices of the axial slices that are not empty.
 
-    A voxel is foreground if it lies above the volume's darkest value by more
-    than a tenth of its range (1st to 99th percentile). A slice is empty if
-    less than `share` of it is foreground, or if all its values are equal.
+    A voxel is foreground if it exceeds the volume's darkest value by more than
+    a tenth of its range (1st to 99th percentile). A slice is empty if less
+    than `share` of it is foreground, or if all its values are equal.
+
+    >>> import numpy as np
+    >>> voxels = np.zeros((4, 4, 3))
+    >>> voxels[1:3, 1:3, 1] = [[5, 6], [7, 8]]
+    >>> foreground_slices(voxels, share=0.1)
+    [1]
+
+    Args:
+        voxels: (x, y, z), any real dtype.
+        share: smallest share of foreground, 0 to 1.
     """
     low, high = np.percentile(voxels, _PERCENTILES)
     foreground = (voxels > low + _FOREGROUND_SHARE_OF_RANGE * (high - low)).mean(axis=(0, 1))
@@ -32,9 +40,12 @@ def foreground_slices(voxels: np.ndarray, share: float) -> list[int]:
 
 
 def adjacent(indices: list[int], gap: int, stride: int) -> list[tuple[int, int]]:
-    """Pairs (moving, fixed) of slices, moving `gap` above fixed, both among `indices`.
+    """Pairs (moving, fixed) of slices, the moving one `gap` slices above the fixed one, both in `indices`.
 
-    Fixed slices are the first of `indices` and every `stride`-th above it.
+    The fixed slices are the first of `indices` and every `stride`-th slice above it.
+
+    >>> adjacent([2, 3, 4, 6], gap=1, stride=1)
+    [(3, 2), (4, 3)]
     """
     if not indices:
         return []
@@ -55,17 +66,17 @@ def slice_pairs(
     window: Optional[tuple[float, float]] = None,
     names: Optional[Sequence[str]] = None,
 ) -> Iterator[ImagePair]:
-    """Neighbouring axial slices of one volume as pairs.
+    """Yields pairs of neighbouring axial slices of one volume.
 
     Args:
-        volume: of one patient.
-        labels: uint8 on the volume's grid, or None.
-        subject: the patient.
+        volume: volume of one patient.
+        labels: uint8 labels on the volume's grid, or None.
+        subject: name of the patient.
         where: name of the volume in an error.
         gap, stride: see `adjacent`.
-        foreground: least share of a slice, see `foreground_slices`.
-        window: intensities are cut off below and above, before anything else.
-        names: of the slices, for the keys of pairs; by default `subject#index`.
+        foreground: smallest share of foreground in a slice, see `foreground_slices`.
+        window: (low, high) that intensities are clipped to first; None for no clipping.
+        names: names of all slices, for the keys of pairs; by default `subject#index`.
 
     Raises:
         UserError: no pair is left.

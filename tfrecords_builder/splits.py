@@ -1,4 +1,4 @@
-"""Which pairs are learned from and which are held out; a subject is never in both."""
+"""Splits: which pairs are trained on and which are held out. No subject is in both."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tfmetareg.imaging.tables import read_table
 
 LEARNING_SPLIT = {"source": "train", "target": "finetune"}
 HELD_OUT_SPLIT = "test"
-# Names in one line of an error.
+# Most names in one line of an error.
 _LISTED = 20
 
 
-class Member(NamedTuple):
-    """What a split is decided by: a pair's key, subject, and the split that its source prescribes."""
+class PairInfo(NamedTuple):
+    """What the split of a pair depends on: its key, its subject, and the split that its source prescribes."""
 
     key: str
     subject: str
@@ -27,47 +27,49 @@ class Member(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SplitFile:
-    """A CSV file that says the split of each subject, or of each pair.
+    """The content of a CSV file with the split of each subject or of each pair.
 
     Attributes:
-        path: of the file.
-        column: "subject" or "key": whose split it says.
-        splits: split by subject or key.
+        path: the file's path.
+        column: "subject" or "key": what `splits` is indexed by.
+        splits: split by subject or by key.
     """
 
     path: Path
     column: str
     splits: dict[str, str]
 
-    def prescribe(self, members: Sequence[Member]) -> list[Member]:
-        """Those members that the file names, with its splits; what their source prescribes is overruled."""
+    def prescribe(self, pairs: Sequence[PairInfo]) -> list[PairInfo]:
+        """The pairs that the file names, with the file's splits in place of their source's."""
         return [
-            member._replace(split=self.splits[name])
-            for member in members
-            for name in [getattr(member, self.column)]
+            pair._replace(split=self.splits[name])
+            for pair in pairs
+            for name in [getattr(pair, self.column)]
             if name in self.splits
         ]
 
-    def check_complete(self, members: Iterable[Member]) -> None:
-        """
+    def check_complete(self, pairs: Iterable[PairInfo]) -> None:
+        """Checks that the file names every pair.
+
         Raises:
-            UserError: the file leaves out some of the members.
+            UserError: some pairs are missing from it.
         """
-        names = dict.fromkeys(getattr(member, self.column) for member in members)
+        names = dict.fromkeys(getattr(pair, self.column) for pair in pairs)
         missing = [name for name in names if name not in self.splits]
         if missing:
             raise UserError(f"{self.path}: no line for {self._listed(missing)}; add one for each.")
 
-    def check_used(self, members: Iterable[Member], *, all_read: bool = True) -> None:
-        """
+    def check_used(self, pairs: Iterable[PairInfo], *, all_read: bool = True) -> None:
+        """Checks that every line of the file is about one of the pairs.
+
         Args:
-            members: of all tasks.
-            all_read: whether these are all that the input holds: it may have more that could not be read.
+            pairs: pairs of all tasks.
+            all_read: whether `pairs` are all pairs of the input; otherwise some could not be read.
 
         Raises:
-            UserError: the file names some that none of the members is.
+            UserError: the file has names that are not among the pairs.
         """
-        known = {getattr(member, self.column) for member in members}
+        known = {getattr(pair, self.column) for pair in pairs}
         unknown = [name for name in self.splits if name not in known]
         if unknown:
             where, unless = (
@@ -118,26 +120,34 @@ def read_splits(path: Path) -> SplitFile:
     return SplitFile(path, column, splits)
 
 
-def hashed(seed: int, name: str) -> str:
-    """A key that sorts names in an order that only `seed` decides."""
+def shuffle_key(seed: int, name: str) -> str:
+    """Sort key that puts names into a random order, which depends on `seed` alone.
+
+    >>> sorted("abcd", key=lambda name: shuffle_key(0, name))
+    ['b', 'c', 'd', 'a']
+    """
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def held_out_subjects(
-    tasks: Iterable[Sequence[Member]], *, test_fraction: float = 0.2, seed: int = 0
+    tasks: Iterable[Sequence[PairInfo]], *, test_fraction: float = 0.2, seed: int = 0
 ) -> set[str]:
-    """Draws the subjects to hold out, once for all tasks: one that is in two of them is held out in both.
+    """Draws the subjects to hold out for all tasks together: a subject of two tasks is held out of both.
+
+    >>> pairs = [PairInfo(f"pair{number}", f"subject{number}", None) for number in range(5)]
+    >>> held_out_subjects([pairs], test_fraction=0.2)
+    {'subject1'}
 
     Args:
-        tasks: the pairs of each task; those of which the source prescribes splits do not count.
-        test_fraction: share of a task's subjects to hold out; a fraction above 0 holds out at least one of
-            each task, as far as what the tasks have in common allows it, and never all.
-        seed: of the choice of subjects.
+        tasks: the pairs of each task. Tasks with prescribed splits do not count.
+        test_fraction: share of a task's subjects to hold out. A fraction above 0 holds out at least one
+            subject of each task, if shared subjects allow it, but never all subjects of a task.
+        seed: seed of the draw.
     """
-    drawn = [{member.subject for member in members} for members in tasks if not _prescribed(members)]
+    drawn = [{pair.subject for pair in pairs} for pairs in tasks if not _prescribed(pairs)]
     wanted = [max(1, round(test_fraction * len(subjects))) if test_fraction else 0 for subjects in drawn]
     held_out: set[str] = set()
-    for subject in sorted(set().union(*drawn), key=lambda name: hashed(seed, name)):
+    for subject in sorted(set().union(*drawn), key=lambda name: shuffle_key(seed, name)):
         having = [(own, len(own & held_out), count) for own, count in zip(drawn, wanted) if subject in own]
         leaves_some = all(held + 1 < len(own) for own, held, _ in having)
         if leaves_some and any(held < count for _, held, count in having):
@@ -145,46 +155,47 @@ def held_out_subjects(
     return held_out
 
 
-def assign_splits(members: Sequence[Member], role: str, held_out: Container[str]) -> dict[str, str]:
-    """Decides the split of each pair: the source's where it prescribes one, else by subject.
+def assign_splits(pairs: Sequence[PairInfo], role: str, held_out: Container[str]) -> dict[str, str]:
+    """Decides the split of each pair: the prescribed one if there is one, else by subject.
+
+    >>> pairs = [PairInfo("a:b", "eye1", None), PairInfo("c:d", "eye2", None)]
+    >>> assign_splits(pairs, "target", held_out={"eye2"})
+    {'a:b': 'finetune', 'c:d': 'test'}
 
     Args:
-        members: the pairs of one task.
+        pairs: the pairs of one task.
         role: "source" (train, test) or "target" (finetune, test).
-        held_out: subjects to test on where the source does not say (`held_out_subjects`).
+        held_out: subjects to test on where no split is prescribed; see `held_out_subjects`.
 
     Returns:
         Split name by key.
 
     Raises:
-        UserError: a split that the role does not have, prescribed for some
-            pairs only, or that divides a subject; one line for each.
+        UserError: a prescribed split does not exist for the role, is missing
+            for some pairs, or divides a subject; one line for each.
     """
-    if _prescribed(members):
-        _check_prescribed(members, role)
-        return {member.key: str(member.split) for member in members}
-    return {
-        member.key: HELD_OUT_SPLIT if member.subject in held_out else LEARNING_SPLIT[role]
-        for member in members
-    }
+    if _prescribed(pairs):
+        _check_prescribed(pairs, role)
+        return {pair.key: str(pair.split) for pair in pairs}
+    return {pair.key: HELD_OUT_SPLIT if pair.subject in held_out else LEARNING_SPLIT[role] for pair in pairs}
 
 
-def _prescribed(members: Sequence[Member]) -> bool:
-    return any(member.split for member in members)
+def _prescribed(pairs: Sequence[PairInfo]) -> bool:
+    return any(pair.split for pair in pairs)
 
 
-def _check_prescribed(members: Sequence[Member], role: str) -> None:
+def _check_prescribed(pairs: Sequence[PairInfo], role: str) -> None:
     keys: dict[Optional[str], list[str]] = {}
     splits: dict[str, set[str]] = {}
-    for member in members:
-        keys.setdefault(member.split or None, []).append(member.key)
-        if member.split:
-            splits.setdefault(member.subject, set()).add(member.split)
-    lines = [_wrong_split(split, found, role) for split, found in keys.items() if split not in _allowed(role)]
+    for pair in pairs:
+        keys.setdefault(pair.split or None, []).append(pair.key)
+        if pair.split:
+            splits.setdefault(pair.subject, set()).add(pair.split)
+    lines = [_wrong_split(split, names, role) for split, names in keys.items() if split not in _allowed(role)]
     lines += [
-        f"subject {subject} is in two splits, {' and '.join(sorted(found))}; put all its pairs into one."
-        for subject, found in splits.items()
-        if len(found) > 1
+        f"subject {subject} is in two splits, {' and '.join(sorted(names))}; put all its pairs into one."
+        for subject, names in splits.items()
+        if len(names) > 1
     ]
     if lines:
         raise UserError("\n".join(lines))
@@ -209,15 +220,18 @@ def _wrong_split(split: Optional[str], keys: list[str], role: str) -> str:
 
 
 def subjects_by_image(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """A subject for each image: pairs that share one, directly or in a chain, show the same subject.
+    """A subject for each image: images that are linked by pairs, directly or in a chain, are one subject.
 
-    Otherwise two pairs of one image (adjacent slices, say) could end up in different splits.
+    This keeps all pairs of an image in one split.
+
+    >>> subjects_by_image([("a", "b"), ("b", "c"), ("d", "e")])
+    {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd', 'e': 'd'}
 
     Args:
         pairs: names of the two images of each pair.
 
     Returns:
-        By image: the first in the alphabet of those that it hangs together with.
+        Subject by image: the alphabetically first image of those linked to it.
     """
     leader: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Runs jobs in worker processes of this machine, in constant memory."""
+"""Runs jobs in worker processes on this machine, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Callable, Protocol
 
 from tfmetareg.errors import UserError
 
-# How many jobs wait for each worker: enough that none idles while a slow job is awaited.
+# Jobs in the queue per worker: enough that no worker idles while the oldest job is still running.
 _JOBS_PER_WORKER = 4
 
 
@@ -25,20 +25,20 @@ class Job(Protocol):
     """A piece of work that can be pickled."""
 
     def run(self) -> Any:
-        """Does it; the result can be pickled."""
+        """Does the work; the result can be pickled."""
 
 
 RunJobs = Callable[[Iterable[Job]], Iterator[Any]]
-# Gets the build's staging folder.
+# Context manager that runs jobs; its argument is the build's staging folder.
 Engine = Callable[[Path], "contextlib.AbstractContextManager[RunJobs]"]
 
 
-class Stopped(UserError):  # noqa: N818 - an event, as KeyboardInterrupt
-    """The run ended before its work was done; what `build` has done is kept for the next one."""
+class WorkerKilledError(UserError):
+    """A worker process was killed; the next run of the same build goes on from what is done."""
 
 
 def available_cpus() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -46,12 +46,12 @@ def available_cpus() -> int:
 def local_workers(count: int) -> Iterator[RunJobs]:
     """Gives a function that runs jobs in `count` processes and yields their results in the jobs' order.
 
-    With one, that is this process. More are forked from a server that has
-    imported TensorFlow but not used it: they share its memory, start at once,
-    and inherit no thread. They end when this process does, even if it is killed.
+    A count of 1 means this process. More processes are forked from a server
+    that has imported TensorFlow but not used it: they share its memory, start
+    at once and inherit no thread. They end when this process ends, even if it is killed.
 
     Raises:
-        Stopped: a worker was killed.
+        WorkerKilledError: a worker was killed.
     """
     if count == 1:
         yield lambda jobs: (job.run() for job in jobs)
@@ -60,7 +60,7 @@ def local_workers(count: int) -> Iterator[RunJobs]:
         try:
             yield functools.partial(_run, pool, count * _JOBS_PER_WORKER)
         except BrokenProcessPool:
-            raise Stopped(
+            raise WorkerKilledError(
                 "a worker process was killed, most often for want of memory; run the same command again "
                 "with fewer `--workers`: `build` goes on where it stopped, `validate` starts anew."
             ) from None
@@ -69,7 +69,7 @@ def local_workers(count: int) -> Iterator[RunJobs]:
 
 
 def forked() -> multiprocessing.context.BaseContext:
-    """Starts processes from a server that has imported what they need."""
+    """Context that forks processes from a server that has already imported the builder."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tfrecords_builder.build", "tfrecords_builder.sources"])
     return context
@@ -90,17 +90,19 @@ def _call(job: Job) -> Any:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the builder's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
 
-    # The processes are what runs in parallel.
+    # Parallelism comes from the processes.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def _end_with_parent() -> None:
-    """A killed builder cannot tell its workers, which would wait for work for ever."""
-    multiprocessing.parent_process().join()
+    """Ends this worker with the builder, which cannot stop its workers when it is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)

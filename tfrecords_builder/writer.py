@@ -1,7 +1,7 @@
-"""Writes records in two steps: pairs are spooled in the source's order, then dealt to shards by hash.
+"""Writes records in two steps: pairs to spool files in the source's order, then shards in a shuffled order.
 
-Each step is cut into jobs. A job can be pickled, runs in any process that sees the same files, and leaves its
-result in a file that appears whole or not at all; run again, it finds that file and is done.
+Each step consists of jobs. A job can be pickled and runs in any process that sees the same files. It
+publishes its result as a whole file. When it runs again, it finds that file and does nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tfmetareg.errors import Problems
 from tfmetareg.files import published, sha256, write_json
 from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
 from tfmetareg.types import ImagePair
-from tfrecords_builder.sources.base import Part
-from tfrecords_builder.splits import hashed
+from tfrecords_builder.sources.base import Partition
+from tfrecords_builder.splits import shuffle_key
 
 
-class Spooled(NamedTuple):
-    """A serialized pair in a spool: what the splits are decided by, and where it lies, in bytes."""
+class SpooledPair(NamedTuple):
+    """A serialized pair: what its split depends on, and its place in a spool file, in bytes."""
 
     key: str
     subject: str
@@ -38,70 +38,70 @@ class Spooled(NamedTuple):
 
 
 class BatchResult(NamedTuple):
-    """What a batch gave: its pairs, the problems known after it, and whether an earlier run had done it."""
+    """The pairs of a batch, all problems known after it, and whether an earlier run had spooled it."""
 
-    pairs: list[Spooled]
+    pairs: list[SpooledPair]
     problems: list[str]
-    kept: bool = False
+    reused: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """The job of reading, preprocessing and spooling some parts of a task.
+    """The job of reading, preprocessing and spooling some partitions of a task.
 
     Attributes:
-        parts: what to read.
+        partitions: what to read.
         preprocessing: what is done to each image.
-        problems: where the parts report what is wrong with their input; pickled
-            with them, so that a part's own reference is still to this one.
+        problems: collects mistakes in the input. It is pickled together with the
+            partitions, so that in a worker process they still share one object.
         spool: file to write; None only reads.
     """
 
-    parts: Sequence[Part]
+    partitions: Sequence[Partition]
     preprocessing: Preprocessing
     problems: Problems
     spool: Optional[Path] = None
 
     def run(self) -> BatchResult:
-        """Reads the parts, or finds that a run before has done so."""
+        """Reads the partitions, or reuses the spool file of an earlier run."""
         if self.spool is None:
-            pairs = [_spooled(pair, None) for pair in self._pairs()]
+            pairs = [_spooled_pair(pair, None) for pair in self._pairs()]
             return BatchResult(pairs, self.problems.lines)
-        return self._kept(self.spool) or self._spooled(self.spool)
+        return self._reuse(self.spool) or self._write(self.spool)
 
     def _pairs(self) -> Iterator[ImagePair]:
-        """The pairs that can become records, one at a time; the others go to `problems`."""
-        for part in self.parts:
+        """Yields the pairs that can become records; mistakes in the others go to `problems`."""
+        for partition in self.partitions:
             with self.problems.collected():
-                for pair in part():
+                for pair in partition():
                     with self.problems.collected():
                         yield prepare_pair(pair, self.preprocessing)
 
-    def _spooled(self, spool: Path) -> BatchResult:
+    def _write(self, spool: Path) -> BatchResult:
         pairs, digest, offset = [], hashlib.sha256(), 0
         with published(spool) as temporary, open(temporary, "wb") as stream:
             for pair in self._pairs():
-                # With a problem nothing will be published: read on, to name them all.
+                # After a mistake nothing is published; reading goes on only to name all mistakes.
                 serialized = b"" if self.problems.lines else encode_pair(pair)
                 digest.update(serialized)
                 stream.write(serialized)
-                pairs.append(_spooled(pair, spool, offset, len(serialized)))
+                pairs.append(_spooled_pair(pair, spool, offset, len(serialized)))
                 offset += len(serialized)
         if not self.problems.lines:
             rows = [pair._replace(spool=None) for pair in pairs]
             write_json(_index(spool), {"sha256": digest.hexdigest(), "pairs": rows})
         return BatchResult(pairs, self.problems.lines)
 
-    def _kept(self, spool: Path) -> Optional[BatchResult]:
+    def _reuse(self, spool: Path) -> Optional[BatchResult]:
         index = _read_index(spool)
         if index is None:
             return None
-        pairs = [Spooled(*row)._replace(spool=spool) for row in index["pairs"]]
-        return BatchResult(pairs, self.problems.lines, kept=True)
+        pairs = [SpooledPair(*row)._replace(spool=spool) for row in index["pairs"]]
+        return BatchResult(pairs, self.problems.lines, reused=True)
 
 
-def _spooled(pair: ImagePair, spool: Optional[Path], offset: int = 0, length: int = 0) -> Spooled:
-    return Spooled(pair.key, pair.subject, pair.split, spool, offset, length)
+def _spooled_pair(pair: ImagePair, spool: Optional[Path], offset: int = 0, length: int = 0) -> SpooledPair:
+    return SpooledPair(pair.key, pair.subject, pair.split, spool, offset, length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +109,15 @@ class ShardFile:
     """The job of writing one shard.
 
     Attributes:
-        path: of the shard.
-        pairs: what goes into it, in order.
+        path: the shard's file.
+        pairs: its pairs, in order.
     """
 
     path: Path
-    pairs: Sequence[Spooled]
+    pairs: Sequence[SpooledPair]
 
     def run(self) -> Shard:
-        """Writes the shard, or finds that a run before has done so."""
+        """Writes the shard, or reuses the file of an earlier run."""
         index = _read_index(self.path)
         if index is None:
             with published(self.path) as temporary:
@@ -128,22 +128,22 @@ class ShardFile:
 
 
 def shard_files(
-    folder: Path, task: str, split: str, pairs: Sequence[Spooled], *, shards: int, seed: int
+    folder: Path, task: str, split: str, pairs: Sequence[SpooledPair], *, shards: int, seed: int
 ) -> list[ShardFile]:
     """The shards of one split.
 
-    Pairs are ordered by a hash of seed and key and dealt to the shards in that
-    order: read one after the other they are shuffled, whatever order the
-    source had. The same pairs and seed give the same bytes.
+    Pairs are sorted by a hash of seed and key and distributed to the shards in
+    that order, so that reading the shards one after the other gives shuffled
+    pairs. The same pairs and seed give the same bytes.
 
     Args:
-        folder: where the shards go.
-        task, split: for the shards' names.
-        pairs: those of this split, at least one.
-        shards: how many files; fewer if there are fewer pairs.
-        seed: of the order.
+        folder: folder of the shards.
+        task, split: names that the shards' names begin with.
+        pairs: pairs of this split, at least one.
+        shards: number of files, at most one per pair.
+        seed: seed of the order.
     """
-    ordered = sorted(pairs, key=lambda pair: hashed(seed, pair.key))
+    ordered = sorted(pairs, key=lambda pair: shuffle_key(seed, pair.key))
     count = min(shards, len(ordered))
     bounds = [index * len(ordered) // count for index in range(count + 1)]
     return [
@@ -152,15 +152,21 @@ def shard_files(
     ]
 
 
-def _read(pairs: Sequence[Spooled]) -> Iterator[bytes]:
+def _read(pairs: Sequence[SpooledPair]) -> Iterator[bytes]:
     for pair in pairs:
+        if pair.spool is None:
+            raise ValueError(f"pair {pair.key} has no spool file: it was only validated.")
         with open(pair.spool, "rb") as stream:
             stream.seek(pair.offset)
             yield stream.read(pair.length)
 
 
 def _write_records(path: Path, records: Iterator[bytes]) -> None:
-    """Raises OSError where the disk is full, which TensorFlow tells in other words."""
+    """Writes a TFRecord file.
+
+    Raises:
+        OSError: the disk is full, for which TensorFlow has an error of its own.
+    """
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
             for serialized in records:
@@ -174,7 +180,7 @@ def _index(path: Path) -> Path:
 
 
 def _read_index(path: Path) -> Optional[dict]:
-    """What was noted when `path` was finished; None unless it is there, with the content it had then."""
+    """The index written after `path` was finished; None if `path` is missing or has changed since."""
     try:
         index = json.loads(_index(path).read_text())
         return index if sha256(path) == index["sha256"] else None

@@ -28,7 +28,7 @@ from tests.unit.tfrecords_builder.fire_files import write_fire
 from tfmetareg.data.schema import Manifest
 from tfmetareg.imaging.preprocessing import check_pair
 from tfrecords_builder.sources import SOURCES
-from tfrecords_builder.sources.base import Lazy, Request
+from tfrecords_builder.sources.base import LazyPairs, Request
 from tfrecords_builder.splits import HELD_OUT_SPLIT, LEARNING_SPLIT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -197,9 +197,9 @@ def test_the_same_input_gives_the_same_pairs(name, given):
 @pytest.mark.parametrize("name", SOURCES)
 def test_parts_travel_to_other_processes(name, given):
     for task in SOURCES[name].tasks(asked(given)):
-        assert isinstance(task.pairs, Lazy)
-        assert len(task.pairs.parts) > 1
-        sent = [pair for part in task.pairs.parts for pair in pickle.loads(pickle.dumps(part))()]
+        assert isinstance(task.pairs, LazyPairs)
+        assert len(task.pairs.partitions) > 1
+        sent = [pair for part in task.pairs.partitions for pair in pickle.loads(pickle.dumps(part))()]
         assert [arrays(pair) for pair in sent] == [arrays(pair) for pair in task.pairs]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tfrecords_builder.identity import RECORD_CODE, code_files
+
 ROOT = Path(__file__).resolve().parents[2]
 # A room imports from its own floor and from those below it; "report" stands apart.
 FLOORS = (
@@ -119,6 +121,24 @@ def test_the_command_line_starts_without_tensorflow(name):
 def test_the_builder_takes_from_the_library_only_what_both_share(file):
     taken = {".".join(name.split(".")[1:3]) for name in IMPORTS[file] if name.startswith("tfmetareg.")}
     assert all(any(f"{name}.".startswith(f"{room}.") for room in BUILDER_TAKES) for name in taken), taken
+
+
+def test_a_build_depends_on_the_code_that_the_builder_takes():
+    """But for files that word errors and publish files."""
+    counted = {name.replace("/", ".").removesuffix(".py") for name in RECORD_CODE}
+    assert counted == BUILDER_TAKES - {"errors", "files"}
+
+
+def test_a_build_depends_on_every_library_file_that_its_code_imports():
+    """Directly or by way of others; not by way of a package's face, see above."""
+    reached: set[str] = set()
+    new = set(of("tfrecords_builder/"))
+    while new:
+        reached |= new
+        imported_files = {file_of(name) for file in new for name in IMPORTS[file]} - {None}
+        new = {file for file in imported_files if not file.endswith("__init__.py")} - reached
+    counted = {path.relative_to(ROOT).as_posix() for path in code_files()}
+    assert reached - counted == {"tfmetareg/errors.py", "tfmetareg/files.py", "tfmetareg/_compat.py"}
 
 
 @pytest.mark.parametrize("file", of("tfmetareg/"))

@@ -1,7 +1,7 @@
 """The kinds of input that the builder reads.
 
-Every module of this folder is imported, and its `@source` function goes into `SOURCES`: a new source is a
-new file, and nothing else changes.
+Every module of this folder is imported, which registers its `@source` function in `SOURCES`. To add a source,
+add a file; nothing else changes.
 """
 
 from __future__ import annotations

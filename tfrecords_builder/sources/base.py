@@ -1,4 +1,4 @@
-"""What a source of image pairs is, how it is registered, and how it reports what is wrong with its input."""
+"""Sources of image pairs: what a source is, how it is registered, how it reports mistakes in its input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SourceTask:
         name: the task's name in the manifest.
         role: "source" (train, test) or "target" (finetune, test).
         modality: free text for the manifest, for instance "OCTA".
-        pairs: raw pairs, read or made one at a time; can be iterated again.
+        pairs: raw pairs, read or made one at a time; can be iterated more than once.
             Keys are unique within the task.
     """
 
@@ -34,48 +34,54 @@ class SourceTask:
     pairs: Iterable[ImagePair]
 
 
-Part = Callable[[], Iterator[ImagePair]]
+# Yields some of a task's pairs, anew at each call.
+Partition = Callable[[], Iterator[ImagePair]]
 
 
-class Lazy:
-    """Raw pairs that are read or made as they are iterated, part by part; can be iterated again.
+class LazyPairs:
+    """Raw pairs that are read or made as they are iterated; can be iterated more than once.
 
-    Each part gives its pairs afresh whenever it is called. Worker processes take a few parts each: a part is
-    a `functools.partial` of a module's function, can be pickled, needs no other part, and holds what is
-    quickest read together (the slices of one volume), but no more, for there should be many parts.
+    The pairs come in partitions, which worker processes share among them. A partition is a
+    `functools.partial` of a module's function, so that it can be pickled, and does not depend on other
+    partitions. It holds the pairs that are fastest read together, such as the slices of one volume, and no
+    more: many small partitions keep all workers busy.
+
+    >>> pairs = LazyPairs([lambda: iter(["a", "b"]), lambda: iter(["c"])], length=3)
+    >>> list(pairs), len(pairs)
+    (['a', 'b', 'c'], 3)
 
     Args:
-        parts: one part, or several in order.
-        length: number of pairs in all; None where only reading tells.
+        partitions: one partition, or several in order.
+        length: number of pairs in all; None where it is known only after reading.
     """
 
-    def __init__(self, parts: Union[Part, Sequence[Part]], length: Optional[int] = None):
-        self.parts: Sequence[Part] = (parts,) if callable(parts) else parts
+    def __init__(self, partitions: Union[Partition, Sequence[Partition]], length: Optional[int] = None):
+        self.partitions: Sequence[Partition] = (partitions,) if callable(partitions) else partitions
         self._length = length
 
     def __iter__(self) -> Iterator[ImagePair]:
-        for part in self.parts:
-            yield from part()
+        for partition in self.partitions:
+            yield from partition()
 
     def __len__(self) -> int:
         if self._length is None:
-            raise TypeError("only reading tells how many pairs there are")
+            raise TypeError("the number of pairs is known only after reading them")
         return self._length
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the user asked of a source.
+    """What the user wants from a source.
 
     Attributes:
-        input: file or folder to read; None for a source that makes its images.
-        task: name for the task, None for the source's own choice.
+        input: file or folder to read; None for a source that generates its images.
+        task: name of the task; None leaves the choice to the source.
         role: "source" or "target".
-        image_size: (height, width) that the records will have.
-        seed: of everything random.
-        options: values of the source's own options, by name; a source finds
-            the defaults of those that were not given.
-        problems: where mistakes in the input are reported.
+        image_size: (height, width) of the records.
+        seed: seed of everything random.
+        options: values of the source's own options, by name. The source
+            function also finds the defaults of options that were not given.
+        problems: collects mistakes in the input.
     """
 
     input: Optional[Path]
@@ -88,7 +94,11 @@ class Request:
 
 
 def number(kind: Callable[[str], Any], low: float, high: float = math.inf) -> Callable[[str], Any]:
-    """An `argparse` type: an int or a float between `low` and `high`, both allowed."""
+    """An `argparse` type: an int or a float from `low` to `high`, both included.
+
+    >>> number(int, 1)("3"), number(float, 0, 1)("0.5")
+    (3, 0.5)
+    """
 
     def parse(text: str) -> Any:
         noun = "whole number" if kind is int else "number"
@@ -106,7 +116,7 @@ def number(kind: Callable[[str], Any], low: float, high: float = math.inf) -> Ca
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A command line option of one source: the flag and what `argparse` wants to know about it."""
+    """A command-line option of one source: its flag, and the keyword arguments for `argparse`."""
 
     flag: str
     settings: dict[str, Any]
@@ -125,12 +135,12 @@ class Source:
     """A kind of input.
 
     Attributes:
-        tasks: reads the request's input into tasks. Raises UserError where
-            nothing can be read at all; reports the rest to `request.problems`.
+        tasks: function from a request to tasks. Raises UserError where nothing
+            can be read at all; reports other mistakes to `request.problems`.
         summary: one line for `--help`.
-        options: the source's own command line options.
+        options: the source's own command-line options.
         image_size: default (height, width) of its records.
-        needs_input: whether there is something to read.
+        needs_input: whether the source reads `--input`.
     """
 
     tasks: Tasks
@@ -151,10 +161,10 @@ def source(
     image_size: tuple[int, int] = (400, 400),
     needs_input: bool = True,
 ) -> Callable[[Tasks], Tasks]:
-    """Registers the function below it as `--source name`; for the arguments see `Source`.
+    """Decorator that registers a function as `--source name`; for the arguments see `Source`.
 
-    The function gets every option of the request, defaults filled in. What it raises as a UserError is raised
-    together with the problems that it reported before.
+    The function gets the request with the defaults of its options filled in. If it raises a UserError, the
+    caller gets it together with the problems reported before.
     """
 
     def register(tasks: Tasks) -> Tasks:
@@ -174,7 +184,11 @@ def source(
 
 
 def existing_folder(path: Optional[Path]) -> Path:
-    """`path`, if it is a folder that can be read; UserError otherwise."""
+    """Returns `path` if it is a readable folder.
+
+    Raises:
+        UserError: it is missing, not a folder, or not readable.
+    """
     if path is None or not os.path.isdir(path):
         raise UserError(f"{path}: no such folder; `--input` must be a folder that exists.")
     if not os.access(path, os.R_OK | os.X_OK):
@@ -187,7 +201,7 @@ MODALITY = Option(
     {
         "default": "unspecified",
         "metavar": "TEXT",
-        "help": "what the images are, for the manifest (default: unspecified)",
+        "help": "modality of the images, for the manifest (default: unspecified)",
     },
 )
 COLOUR = Option(
@@ -195,7 +209,7 @@ COLOUR = Option(
     {
         "choices": COLOURS,
         "default": "green",
-        "help": "what stands for a colour image: its green channel, where retinal vessels have the highest "
+        "help": "grey value of a colour image: its green channel, in which retinal vessels have the highest "
         "contrast, or its luminance (default: green)",
     },
 )
@@ -205,7 +219,7 @@ GAP = Option(
         "type": number(int, 1),
         "default": 1,
         "metavar": "N",
-        "help": "slices from the fixed to the moving one (default: 1)",
+        "help": "number of slices from the fixed slice up to the moving one (default: 1)",
     },
 )
 STRIDE = Option(
@@ -214,7 +228,7 @@ STRIDE = Option(
         "type": number(int, 1),
         "default": 1,
         "metavar": "N",
-        "help": "slices from one fixed slice to the next (default: 1)",
+        "help": "number of slices from one fixed slice to the next (default: 1)",
     },
 )
 FOREGROUND = Option(
@@ -223,8 +237,8 @@ FOREGROUND = Option(
         "type": number(float, 0, 1),
         "default": 0.1,
         "metavar": "X",
-        "help": "leave out slices of which less than this share lies above the darkest value by a tenth of "
-        "the volume's range, 1st to 99th percentile (default: 0.1)",
+        "help": "leave out slices with a smaller share of foreground; a pixel is foreground if it exceeds "
+        "the volume's darkest value by a tenth of its range, 1st to 99th percentile (default: 0.1)",
     },
 )
 WINDOW = Option(
@@ -234,15 +248,19 @@ WINDOW = Option(
         "type": number(float, -32768, 32767),
         "default": None,
         "metavar": ("LOW", "HIGH"),
-        "help": "cut intensities off below LOW and above HIGH, HU of a CT: -160 240 shows the abdomen "
-        "(default: keep all)",
+        "help": "clip intensities to LOW and HIGH, in a CT Hounsfield units: -160 240 shows the abdomen "
+        "(default: no clipping)",
     },
 )
 SLICE_OPTIONS = (GAP, STRIDE, FOREGROUND, WINDOW)
 
 
 def window(request: Request) -> Optional[tuple[float, float]]:
-    """(low, high) of `--window`, None without one; UserError unless low is below high."""
+    """(low, high) of `--window`, or None.
+
+    Raises:
+        UserError: low is not below high.
+    """
     limits = request.options["window"]
     if limits is None:
         return None

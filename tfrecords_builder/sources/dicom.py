@@ -1,10 +1,9 @@
 """`dicom`: a folder of DICOM series, directly in it or in folders below.
 
-The series is chosen by its UID or description; a description takes that series
-of every patient. Pairs are neighbouring slices of one series as they were
-acquired (a sagittal series gives sagittal slices), the further one along the
-normal moving. Subject is the PatientID or, where that was removed, the first
-folder below `--input`.
+Series are chosen by UID or by description; a description selects that series of every patient. Pairs are
+neighbouring slices of one series as acquired (a sagittal series gives sagittal slices); the slice further
+along the normal is the moving one. The subject is the PatientID or, where that was removed, the first folder
+below `--input`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tfrecords_builder.series import (
 from tfrecords_builder.slices import slice_pairs
 from tfrecords_builder.sources.base import (
     SLICE_OPTIONS,
-    Lazy,
+    LazyPairs,
     Option,
     Request,
     SourceTask,
@@ -45,8 +44,8 @@ _SERIES = Option(
         "nargs": "+",
         "default": None,
         "metavar": "NAME",
-        "help": "series to take: SeriesInstanceUID, or SeriesDescription in any case, or `all` "
-        "(default: the only one)",
+        "help": "series to use: SeriesInstanceUID, SeriesDescription (upper or lower case) or `all` "
+        "(default: the only series)",
     },
 )
 _MODALITY = Option(
@@ -54,7 +53,7 @@ _MODALITY = Option(
     {
         "default": None,
         "metavar": "TEXT",
-        "help": "what the images are, for the manifest (default: as the files say, for instance CT)",
+        "help": "modality of the images, for the manifest (default: the files' Modality, for instance CT)",
     },
 )
 
@@ -65,43 +64,45 @@ _MODALITY = Option(
     options=(_SERIES, *SLICE_OPTIONS, _MODALITY),
 )
 def dicom_tasks(request: Request) -> list[SourceTask]:
-    """One task of the chosen series, named by `request.task` or else like the folder.
+    """One task of the chosen series, named by `request.task`, else like the folder.
 
     Raises:
-        UserError: no folder, no DICOM image in it, no series or several where
-            one is to be chosen, series of different modalities, or an impossible window.
+        UserError: no folder, no DICOM image in it, several series without a choice, no series of a chosen
+            name, series of different modalities, or an impossible window.
     """
     root = existing_folder(request.input)
     limits = window(request)
-    found = _read_series(root, request.problems)
-    if not found:
+    series_found = _read_series(root, request.problems)
+    if not series_found:
         request.problems.raise_any()
         raise UserError(
             f"{root}: no DICOM images in this folder or below; `--input` must be one that has some."
         )
-    chosen = _chosen(root, found, request.options["series"])
+    chosen = _chosen(root, series_found, request.options["series"])
     modality = request.options["modality"] or _modality(root, chosen)
     if limits:
         modality += " ({:g} to {:g})".format(*limits)
-    sound = []
+    volumes = []
     for series in chosen:
         lines = problems_of(series)
         for line in lines:
             request.problems.add(line)
         if not lines:
-            sound.append(series)
+            volumes.append(series)
     slicing = {**{name: request.options[name] for name in ("gap", "stride", "foreground")}, "window": limits}
-    parts = [functools.partial(_series_pairs, root, series, slicing, request.problems) for series in sound]
-    return [SourceTask(request.task or root.resolve().name, request.role, modality, Lazy(parts))]
+    partitions = [
+        functools.partial(_series_pairs, root, series, slicing, request.problems) for series in volumes
+    ]
+    return [SourceTask(request.task or root.resolve().name, request.role, modality, LazyPairs(partitions))]
 
 
 def _read_series(root: Path, problems: Problems) -> list[Series]:
-    """All series in the folder and those below, in the order of their first files' paths."""
+    """All series in the folder and below it, in the order of their first files."""
     groups: dict[str, list[Slice]] = {}
     for path in progress(dicom_files(root), "reading headers", unit="files"):
         with problems.collected():
-            found = read_header(path)
-            groups.setdefault(found.uid, []).append(found)
+            header = read_header(path)
+            groups.setdefault(header.uid, []).append(header)
     return [Series(tuple(slices)) for slices in groups.values()]
 
 
@@ -147,13 +148,13 @@ def _modality(root: Path, chosen: Sequence[Series]) -> str:
 def _series_pairs(
     root: Path, series: Series, slicing: dict[str, Any], problems: Problems
 ) -> Iterator[ImagePair]:
-    names = [found.path.relative_to(root).as_posix() for found in series.ordered]
+    names = [header.path.relative_to(root).as_posix() for header in series.ordered]
     with problems.collected():
         volume = read_volume(series)
         yield from slice_pairs(volume, None, _subject(root, series), series.where, names=names, **slicing)
 
 
 def _subject(root: Path, series: Series) -> str:
-    """The patient's ID or, without one, the first folder below the root that holds the series."""
+    """The patient's ID; without one, the first folder below the root on the way to the series."""
     folders = series.first.path.relative_to(root).parts[:-1]
     return series.first.patient or (folders[0] if folders else root.resolve().name)

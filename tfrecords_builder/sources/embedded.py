@@ -1,15 +1,15 @@
-"""The embedded data: six procedural registration tasks, made from a seed, without any download.
+"""The embedded data: six procedural registration tasks, generated from a seed, without any download.
 
-They stand in for the tasks of Park et al. (2021): five source tasks and superficial OCTA as the target. Brain
-and abdomen pairs are adjacent slices of one 3D phantom; retinal pairs are repeat scans of one eye. Every pair
-follows from (seed, task, split, its index) alone, whatever the order in which pairs are made; only how far
-the two scans of a retina are apart depends on the number of pairs in the split too.
+They stand in for the tasks of Park et al. (2021): five source tasks, and superficial OCTA as the target.
+Brain and abdomen pairs are adjacent slices of one 3D phantom; retinal pairs are repeat scans of one eye. A
+pair depends only on the seed, the task, the split and its index, not on the order in which pairs are made.
+The one exception: the distance between two scans of a retina also depends on the number of pairs in the
+split.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
@@ -22,24 +22,24 @@ from tfrecords_builder import deformation
 from tfrecords_builder.phantoms import abdomen, brain, retina
 from tfrecords_builder.phantoms.fields import keyed_rng
 from tfrecords_builder.sources import base
-from tfrecords_builder.sources.base import Lazy, Option, Part, Request, SourceTask, source
+from tfrecords_builder.sources.base import LazyPairs, Option, Partition, Request, SourceTask, source
 
-# The paper's landmark distance before registration, 10.07 +- 3.99 px of 400, as shares of the width.
+# Landmark distance before registration in the paper, 10.07 +- 3.99 px of 400, as shares of the width.
 DISTANCE_MEAN, DISTANCE_DEVIATION = 10.07 / 400, 3.99 / 400
 MOST_LANDMARKS = 30
 PAIRS_PER_SUBJECT = 10
 PAIRS_PER_EYE = 2
 _MARGIN = 0.04
-# Standard deviation of the beam, as a share of the width: with it, images decorrelate over one pixel of 128
-# as real scans do.
+# Standard deviation of the beam, as a share of the shorter side. With it, the images' correlation falls over
+# one pixel of 128 as that of real scans does.
 _BEAM = 0.0055
 _BORDER = 0.10
 
 SliceAt = Callable[[int], np.ndarray]
 
 
-class _Scans(NamedTuple):
-    """The pairs of one eye: its split and name, each pair's number and mean distance in pixels."""
+class _EyePairs(NamedTuple):
+    """The pairs of one eye; for each pair its number and mean landmark distance in pixels."""
 
     split: str
     subject: str
@@ -53,22 +53,29 @@ def embedded_tasks(
     source_test_pairs: int = 20,
     target_finetune: int = 294,
     target_test: int = 74,
-    share: float = 1.0,
     seed: int = 0,
 ) -> list[SourceTask]:
-    """The six tasks; images are made as their pairs are iterated.
+    """The six tasks; their images are made as the pairs are iterated.
+
+    >>> tasks = embedded_tasks(image_size=(48, 48), source_pairs=1, target_finetune=1)
+    >>> [task.name for task in tasks]
+    ['brain_t1w', 'brain_t1gd', 'brain_t2w', 'abdomen_ct', 'octa_choroid', 'octa_scp']
+    >>> next(iter(tasks[0].pairs)).fixed.shape
+    (48, 48)
 
     Args:
         image_size: (height, width) in pixels; anatomy scales with the shorter side, distances with the width.
-        source_pairs, source_test_pairs: pairs in the "train" and the "test" split of each source task.
-        target_finetune, target_test: pairs in the "finetune" and the "test" split of the target task.
-        share: of these numbers that is made, rounded up.
-        seed: of everything random, not negative.
+        source_pairs, source_test_pairs: number of pairs in the "train" and "test" splits of each source task.
+        target_finetune, target_test: number of pairs in the "finetune" and "test" splits of the target task.
+        seed: seed of everything random, at least 0.
 
     Returns:
         brain_t1w, brain_t1gd, brain_t2w, abdomen_ct, octa_choroid (sources) and octa_scp (target). Landmarks
-        are on a lattice in octa_choroid, at vessel junctions in octa_scp; the others have none. Images are
-        float32 in about [0, 1], for CT in Hounsfield units.
+        lie on a lattice in octa_choroid and at vessel junctions in octa_scp; the other tasks have none.
+        Images are float32, about 0 to 1; those of abdomen_ct are in Hounsfield units.
+
+    Raises:
+        UserError: an image size that the anatomy does not fit.
     """
     if min(image_size) < 32 or max(image_size) > 2 * min(image_size):
         raise UserError(
@@ -86,14 +93,13 @@ def embedded_tasks(
         ("octa_scp", "target", "OCTA", target, _plexus),
     ]
     tasks = []
-    for name, role, modality, whole, make in makers:
-        splits = {split: math.ceil(share * count) for split, count in whole.items()}
-        pairs = Lazy(make(tuple(image_size), splits, seed), sum(splits.values()))
+    for name, role, modality, splits, make in makers:
+        pairs = LazyPairs(make(tuple(image_size), splits, seed), sum(splits.values()))
         tasks.append(SourceTask(name, role, modality, pairs))
     return tasks
 
 
-def _brain(shape: tuple[int, int], splits: dict[str, int], seed: int, contrast: str) -> list[Part]:
+def _brain(shape: tuple[int, int], splits: dict[str, int], seed: int, contrast: str) -> list[Partition]:
     """Adjacent slices of skull-stripped heads; the three contrasts show the same heads."""
     return _subjects("brain", splits, functools.partial(_head_slices, seed, contrast, shape))
 
@@ -103,7 +109,7 @@ def _head_slices(seed: int, contrast: str, shape: tuple[int, int], subject: str)
     return lambda index: brain.brain_slice(seed, subject, head, index, contrast, shape)
 
 
-def _abdomen(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
+def _abdomen(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Partition]:
     """Adjacent slices of abdomens, Hounsfield units."""
     return _subjects("abdomen", splits, functools.partial(_trunk_slices, seed, shape))
 
@@ -113,8 +119,8 @@ def _trunk_slices(seed: int, shape: tuple[int, int], subject: str) -> SliceAt:
     return lambda index: abdomen.abdomen_slice(seed, subject, trunk, index, shape)
 
 
-def _subjects(prefix: str, splits: dict[str, int], cut: Callable[[str], SliceAt]) -> list[Part]:
-    """A part for each subject, of `PAIRS_PER_SUBJECT` pairs or what is left of the split's count."""
+def _subjects(prefix: str, splits: dict[str, int], cut: Callable[[str], SliceAt]) -> list[Partition]:
+    """A partition per subject of `PAIRS_PER_SUBJECT` pairs; the last subject of a split may have fewer."""
     return [
         functools.partial(
             _adjacent_slices,
@@ -131,7 +137,7 @@ def _subjects(prefix: str, splits: dict[str, int], cut: Callable[[str], SliceAt]
 def _adjacent_slices(
     subject: str, split: str, count: int, cut: Callable[[str], SliceAt]
 ) -> Iterator[ImagePair]:
-    """`count` pairs of slices i and i + 1."""
+    """Yields `count` pairs of slices i and i + 1."""
     slice_at = cut(subject)
     fixed = slice_at(0)
     for index in range(count):
@@ -139,7 +145,7 @@ def _adjacent_slices(
         yield ImagePair(f"{subject}-{index:02d}", subject, moving, fixed, split=split)
 
 
-def _choroid(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
+def _choroid(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Partition]:
     """Repeat scans of choroidal vessel beds, with exact landmarks on a lattice."""
     return [
         functools.partial(_choroid_pairs, shape, seed, eye)
@@ -147,7 +153,7 @@ def _choroid(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[
     ]
 
 
-def _choroid_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[ImagePair]:
+def _choroid_pairs(shape: tuple[int, int], seed: int, eye: _EyePairs) -> Iterator[ImagePair]:
     canvas, frame = _canvas_shape(shape), float(min(shape))
     bed, grain = _bed(seed, eye.subject, shape)
     for number, distance in eye.distances:
@@ -164,14 +170,14 @@ def _choroid_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[I
         yield _scan_pair(eye, number, scans, (moving_landmarks, fixed_landmarks), shape)
 
 
-def _plexus(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Part]:
+def _plexus(shape: tuple[int, int], splits: dict[str, int], seed: int) -> list[Partition]:
     """Repeat scans of superficial plexuses, with exact landmarks at vessel junctions."""
     return [
         functools.partial(_plexus_pairs, shape, seed, eye) for eye in _eyes("scp", splits, shape[1], seed)
     ]
 
 
-def _plexus_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[ImagePair]:
+def _plexus_pairs(shape: tuple[int, int], seed: int, eye: _EyePairs) -> Iterator[ImagePair]:
     for number, distance in eye.distances:
         yield plexus_pair(shape, seed, eye.split, number, eye.subject, distance)[0]
 
@@ -179,9 +185,11 @@ def _plexus_pairs(shape: tuple[int, int], seed: int, eye: _Scans) -> Iterator[Im
 def plexus_pair(
     shape: tuple[int, int], seed: int, split: str, number: int, subject: str, distance: float
 ) -> tuple[ImagePair, np.ndarray]:
-    """One pair of the target task, and the displacement v (height, width, 2) that made its moving image.
+    """One pair of the target task, and the displacement v that made its moving image.
 
-    `v` lives on the moving grid: before noise, moving(y) = fixed(y + v(y)).
+    Returns:
+        The pair, and v on the moving grid, (height, width, 2), pixels: before noise, moving(y) = fixed(y +
+        v(y)).
     """
     eye = _eye(seed, subject, shape)
     rng = keyed_rng(seed, "scan", subject, number)
@@ -194,22 +202,31 @@ def plexus_pair(
         mesh = retina.replace_flow(eye.mesh, own, rng, share=0.3, patch_px=0.05 * eye.frame)
         image = retina.superficial_plexus(eye.vessels, mesh, eye.distance, eye.faz)
         scans.append(_scan(_crop(deformation.warp(image, displacement), shape), rng))
-    of_eye = _Scans(split, subject, ())
+    of_eye = _EyePairs(split, subject, ())
     pair = _scan_pair(of_eye, number, scans, (moving_landmarks, fixed_landmarks), shape)
     return pair, _crop(motion, shape)
 
 
 def _scan_pair(
-    eye: _Scans,
+    eye: _EyePairs,
     number: int,
     scans: list[np.ndarray],
     landmarks: tuple[np.ndarray, np.ndarray],
     shape: tuple[int, int],
 ) -> ImagePair:
-    """The pair of two scans, with their landmarks, those of the moving one first, on the canvas."""
+    """The pair of two scans and their landmarks; moving first, landmarks given on the canvas."""
     border = np.float32(_border(shape))
-    own = [points - border for points in landmarks]
-    return ImagePair(f"{eye.subject}-{number:03d}", eye.subject, *scans, *own, split=eye.split)
+    moving, fixed = scans
+    moving_landmarks, fixed_landmarks = (points - border for points in landmarks)
+    return ImagePair(
+        f"{eye.subject}-{number:03d}",
+        eye.subject,
+        moving,
+        fixed,
+        moving_landmarks,
+        fixed_landmarks,
+        split=eye.split,
+    )
 
 
 def _bed(seed: int, subject: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +237,7 @@ def _bed(seed: int, subject: str, shape: tuple[int, int]) -> tuple[np.ndarray, n
 
 
 class _Eye(NamedTuple):
-    """What all scans of one retina share, on a canvas wider than a scan by a border on each side.
+    """The tissue that all scans of one retina share, on a canvas wider than a scan by a border on each side.
 
     Attributes:
         canvas: (height, width) of the canvas.
@@ -239,14 +256,14 @@ class _Eye(NamedTuple):
     junctions: np.ndarray
 
 
-@functools.lru_cache(maxsize=1)  # The pairs of an eye follow one another, and a tree takes longest to make.
+@functools.lru_cache(maxsize=1)  # Pairs of one eye are made in a row; the vessel tree takes longest.
 def _eye(seed: int, subject: str, shape: tuple[int, int]) -> _Eye:
     rng = keyed_rng(seed, "eye", subject)
     canvas, frame = _canvas_shape(shape), float(min(shape))
     middle = (np.array(canvas) - 1) / 2
     origin = middle + 0.04 * frame * rng.uniform(-1, 1, 2)
-    extent = tuple(float(side) for side in (middle + 0.04 * frame) / frame)
-    tree = _rich_tree(rng, extent)
+    height, width = (float(side) for side in (middle + 0.04 * frame) / frame)
+    tree = _rich_tree(rng, (height, width))
     return _Eye(
         canvas,
         frame,
@@ -259,33 +276,41 @@ def _eye(seed: int, subject: str, shape: tuple[int, int]) -> _Eye:
 
 
 def _rich_tree(rng: np.random.Generator, extent: tuple[float, float]) -> retina.VesselTree:
-    """A vessel tree with junctions to spare in the middle; the richest of ten where none has enough."""
-    best, most = None, -1
-    for _ in range(10):
+    """A vessel tree with enough junctions in the middle; after ten trees the one that has most."""
+    trees: list[tuple[int, retina.VesselTree]] = []
+    while len(trees) < 10 and not (trees and trees[-1][0] >= MOST_LANDMARKS):
         tree = retina.grow_vessels(rng, extent)
-        central = int(np.sum(np.all(np.abs(tree.junctions) < 0.38, axis=1)))
-        if central > most:
-            best, most = tree, central
-        if most >= MOST_LANDMARKS:
-            break
-    return best
+        trees.append((int(np.sum(np.all(np.abs(tree.junctions) < 0.38, axis=1))), tree))
+    return max(trees, key=lambda counted: counted[0])[1]
 
 
-def _eyes(prefix: str, splits: dict[str, int], width: int, seed: int) -> Iterator[_Scans]:
-    """The eyes of a task; the distances of a split follow from its count."""
+def _eyes(prefix: str, splits: dict[str, int], width: int, seed: int) -> Iterator[_EyePairs]:
+    """Yields the eyes of a task; the landmark distances of a split depend on its number of pairs."""
     for split, count in splits.items():
         distances = width * scan_distances(count, keyed_rng(seed, "distances", prefix, split))
         for first in range(0, count, PAIRS_PER_EYE):
             numbers = range(first, min(first + PAIRS_PER_EYE, count))
             subject = f"{prefix}-{split}-{first // PAIRS_PER_EYE:03d}"
-            yield _Scans(split, subject, tuple((number, float(distances[number])) for number in numbers))
+            yield _EyePairs(split, subject, tuple((number, float(distances[number])) for number in numbers))
 
 
 def scan_distances(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Mean landmark distance of each of `count` pairs, as a share of the width, (count,), in random order.
+    """Mean landmark distances of `count` pairs, as shares of the width, in random order.
 
-    Quantiles of a gamma distribution, not draws from one: the paper's mean and standard deviation then hold
-    exactly in a set of any size above one.
+    They are quantiles of a gamma distribution instead of draws from it, so that every set of more than one
+    pair has exactly the paper's mean and standard deviation.
+
+    >>> import numpy as np
+    >>> distances = scan_distances(20, np.random.default_rng(0))
+    >>> round(400 * float(distances.mean()), 2), round(400 * float(distances.std()), 2)
+    (10.07, 3.99)
+
+    Args:
+        count: number of pairs.
+        rng: source of randomness for the order.
+
+    Returns:
+        float64 (count,).
     """
     if count < 2:
         return np.full(count, DISTANCE_MEAN)
@@ -296,7 +321,7 @@ def scan_distances(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _border(shape: tuple[int, int]) -> int:
-    """Pixels by which a canvas reaches past the image on each side: a moved scan sees new tissue there."""
+    """Width in pixels of the canvas's border around the image, the tissue that a moved scan shows."""
     return int(np.ceil(_BORDER * max(shape)))
 
 
@@ -310,7 +335,7 @@ def _crop(canvas: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _motion(canvas: tuple[int, int], rng: np.random.Generator, width: int) -> np.ndarray:
-    """How the eye moved between two scans, before scaling to the pair's distance; (canvas, 2), pixels."""
+    """Motion of the eye between two scans, not yet scaled to the pair's distance; (*canvas, 2), pixels."""
     mean = DISTANCE_MEAN * width
     return deformation.random_displacement(
         canvas,
@@ -323,7 +348,7 @@ def _motion(canvas: tuple[int, int], rng: np.random.Generator, width: int) -> np
 
 
 def _lattice(shape: tuple[int, int]) -> np.ndarray:
-    """Places over the image in lieu of junctions, float32 (25, 2), (row, column) on the canvas."""
+    """Lattice points, used in place of junctions; float32 (25, 2), (row, column) on the canvas."""
     rows, columns = (np.linspace(0.15, 0.85, 5) * side + _border(shape) for side in shape)
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
 
@@ -331,28 +356,29 @@ def _lattice(shape: tuple[int, int]) -> np.ndarray:
 def _scaled_motion(
     motion: np.ndarray, junctions: np.ndarray, shape: tuple[int, int], distance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scales the motion so that its landmarks are `distance` pixels apart on average.
+    """Scales the motion to a mean landmark distance of `distance` pixels.
 
     Returns:
-        The displacement, fold-free, (canvas, 2), and the moving landmarks, float32 (n, 2), on the canvas.
+        The displacement without folds, (*canvas, 2), and the moving landmarks, float32 (n, 2), on the canvas.
     """
     while True:
         scaled, points = _scale_to_distance(motion, junctions, shape, distance)
         if deformation.jacobian_determinant(scaled).min() > 0.2:
             return scaled, points
-        # A motion that folds at this distance is too uneven: smooth it, and scale again.
+        # The scaled motion folds because it is too uneven: smooth it and scale again.
         motion = ndimage.gaussian_filter(motion, (0.06 * shape[1], 0.06 * shape[1], 0), mode="nearest")
 
 
 def _scale_to_distance(
     motion: np.ndarray, junctions: np.ndarray, shape: tuple[int, int], distance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    scale, chosen = 1.0, None
+    scale = 1.0
+    chosen = np.zeros(0, int)
     for iteration in range(8):
         scaled = scale * motion
         points = deformation.pull_points(junctions, scaled)
-        # Which junctions lie inside depends on the scale: settle that first, the scale after.
-        if iteration < 4 or chosen is None:
+        # The junctions inside both images depend on the scale: choose them first, then scale to them.
+        if iteration < 4:
             chosen = _landmarks(junctions, points, shape)
         offset = junctions[chosen] - points[chosen]
         scale *= distance / max(float(np.hypot(offset[:, 0], offset[:, 1]).mean()), 1e-3)
@@ -361,7 +387,7 @@ def _scale_to_distance(
 
 
 def _landmarks(fixed: np.ndarray, moving: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Indices of the landmarks: the most visible junctions well inside both images, apart from each other."""
+    """Indices of the landmarks: the most visible junctions well inside both images and well apart."""
     border, margin = _border(shape), _MARGIN * shape[1]
     upper = np.array(shape) - 1 - margin
     inside = np.ones(len(fixed), bool)
@@ -376,15 +402,15 @@ def _landmarks(fixed: np.ndarray, moving: np.ndarray, shape: tuple[int, int]) ->
 
 
 def _scan(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One scan as recorded: the beam's width, illumination, speckle, noise, stripes of eye movements."""
+    """The recorded scan: beam blur, illumination, speckle, noise, and stripes from eye movements."""
     image = ndimage.gaussian_filter(image, _BEAM * min(image.shape))
     stripes = 1.0 + 0.05 * ndimage.gaussian_filter1d(rng.standard_normal(image.shape[0]), 0.6)
     return deformation.perturb(image * stripes[:, None], rng, noise=0.03, speckle=0.08, illumination=0.12)
 
 
-def _count(flag: str, default: int, what: str) -> Option:
+def _count(flag: str, default: int, pairs: str) -> Option:
     settings = {"type": base.number(int, 0), "default": default, "metavar": "N"}
-    return Option(flag, {**settings, "help": f"{what} (default: {default})"})
+    return Option(flag, {**settings, "help": f"number of {pairs} (default: {default})"})
 
 
 @source(

@@ -1,10 +1,9 @@
 """`fire`: the FIRE set of retinal photographs as distributed: `Images`, `Ground Truth`, `Masks`.
 
-Image 1 of a pair is fixed and image 2 moving, as the field evaluates the set.
-A pair's key is its name in the set and begins with its category: S (much
-overlap), P (little overlap) or A (the eye has changed in between). Pixels
-outside `Masks/mask.png` are background. The set names no patients; pairs of
-which two images are the same file count as one subject.
+Image 1 of a pair is fixed and image 2 moving, as is usual in evaluations on this set. A pair's key is its
+name in the set. It begins with its category: S (large overlap), P (small overlap) or A (anatomical changes).
+Pixels outside `Masks/mask.png` are background. The set names no patients; pairs that share an image are one
+subject.
 """
 
 from __future__ import annotations
@@ -23,18 +22,26 @@ from tfmetareg.files import sha256
 from tfmetareg.imaging.read import read_image
 from tfmetareg.imaging.tables import check_inside, read_lines
 from tfmetareg.types import ImagePair, no_landmarks
-from tfrecords_builder.sources.base import COLOUR, Lazy, Option, Request, SourceTask, existing_folder, source
+from tfrecords_builder.sources.base import (
+    COLOUR,
+    LazyPairs,
+    Option,
+    Request,
+    SourceTask,
+    existing_folder,
+    source,
+)
 from tfrecords_builder.splits import subjects_by_image
 
 _CATEGORIES = ("S", "P", "A")
-# Its control points are known to be wrong, and studies leave it out.
+# Its control points are known to be wrong; studies leave it out.
 _WRONG = ("P37",)
 _IMAGE = re.compile(r"([SPA]\d+)_[12]\.jpg", re.IGNORECASE)
 _POINTS = re.compile(r"control_points_([SPA]\d+)_1_2\.txt", re.IGNORECASE)
 
 
 class _Files(NamedTuple):
-    """Where a pair lies."""
+    """The name and the files of a pair."""
 
     name: str
     fixed: Path
@@ -53,7 +60,7 @@ class _Files(NamedTuple):
                 "type": str.upper,
                 "choices": _CATEGORIES,
                 "default": list(_CATEGORIES),
-                "help": "S: much overlap, P: little, A: changed anatomy (default: S P A)",
+                "help": "S: large overlap, P: small overlap, A: anatomical changes (default: S P A)",
             },
         ),
         Option(
@@ -70,10 +77,10 @@ class _Files(NamedTuple):
     ),
 )
 def fire_tasks(request: Request) -> list[SourceTask]:
-    """One task of the categories asked for, named `fire`, or for instance `fire_s` if not of all.
+    """One task of the chosen categories, named `fire`; with a choice of categories for instance `fire_s`.
 
     Raises:
-        UserError: not the folder of the set, or no pair left in it.
+        UserError: the folder is not that of the set, or no pair is left.
     """
     root = existing_folder(request.input)
     categories = [name for name in _CATEGORIES if name in request.options["categories"]]
@@ -85,16 +92,20 @@ def fire_tasks(request: Request) -> list[SourceTask]:
         )
     subjects = _subjects(pairs, request.problems)
     suffix = "" if len(categories) == len(_CATEGORIES) else "_" + "".join(categories).lower()
-    parts = [
+    partitions = [
         functools.partial(_read_pair, root, files, subjects[files.name], request)
         for files in pairs
         if files.name in subjects
     ]
-    return [SourceTask(request.task or f"fire{suffix}", request.role, "fundus", Lazy(parts, len(parts)))]
+    return [
+        SourceTask(
+            request.task or f"fire{suffix}", request.role, "fundus", LazyPairs(partitions, len(partitions))
+        )
+    ]
 
 
 def _pairs(root: Path, request: Request) -> list[_Files]:
-    """Complete pairs that are not excluded; those of which a file is missing go to the problems."""
+    """Complete pairs that are not excluded; reports missing files."""
     images, truth = root / "Images", root / "Ground Truth"
     for folder in (images, truth, root / "Masks"):
         if not folder.is_dir():
@@ -153,9 +164,9 @@ def _read_image(path: Path, mask_path: Path, colour: str) -> np.ndarray:
 
 
 def _subjects(pairs: list[_Files], problems: Problems) -> dict[str, str]:
-    """By name of the pair: the first pair that it shares an image with, directly or in a chain.
+    """Subject by name of the pair: the first pair linked to it by identical images, directly or in a chain.
 
-    A pair of which an image cannot be read is left out; the image goes to the problems.
+    Pairs with an unreadable image are left out, and the image is reported.
     """
     images: dict[str, tuple[str, str]] = {}
     for files in pairs:
@@ -178,13 +189,13 @@ def _unreadable(path: Path, error: OSError) -> UserError:
 
 
 def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads control points: a line for each, `x1 y1 x2 y2` in images 1 and 2.
+    """Reads control points, one per line: `x1 y1 x2 y2`, pixels in images 1 and 2.
 
     Returns:
-        Points of image 1 and of image 2, float32 (n, 2), (row, column).
+        Points of image 1 and points of image 2, each float32 (n, 2), pixels, (row, column).
 
     Raises:
-        UserError: not text, no points, or a line that is not four finite numbers.
+        UserError: the file is not text, is empty, or has a line that is not four finite numbers.
     """
     rows = [_four(path, number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not rows:

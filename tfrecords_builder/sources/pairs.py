@@ -1,13 +1,13 @@
 """`pairs`: a folder of image pairs listed in its `pairs.csv`.
 
-Columns `moving,fixed` are required. Optional are `task`, `subject` (without
-one, pairs that share an image are one subject), `split`, `moving_landmarks,fixed_landmarks`
-(CSV files) and `moving_spacing,fixed_spacing` (pixel size in mm: `0.5`, or
-row and column as `0.5 0.4` or `0.5x0.4`). Paths are relative to the folder.
+Columns `moving,fixed` are required. Optional columns are `task`, `subject` (without it, pairs that share an
+image are one subject), `split`, `moving_landmarks,fixed_landmarks` (CSV files) and
+`moving_spacing,fixed_spacing` (pixel size in mm: `0.5`, or row and column as `0.5 0.4` or `0.5x0.4`). Paths
+are relative to the folder.
 
-`volume.nii.gz#12` is axial slice 12 of a NIfTI volume, `volume.nii.gz#12,1` that
-of channel 1 (in quotes where commas separate the columns); see `volumes` for how
-it is turned. All slices of a volume are one subject; their spacing need not be given.
+`volume.nii.gz#12` is axial slice 12 of a NIfTI volume, `volume.nii.gz#12,1` that slice of channel 1 (in
+quotes where commas separate the columns); `imaging.volumes` describes its orientation. All slices of a
+volume are one subject; their spacing is known from the volume.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tfmetareg.types import ImagePair
 from tfrecords_builder.sources.base import (
     COLOUR,
     MODALITY,
-    Lazy,
+    LazyPairs,
     Request,
     SourceTask,
     existing_folder,
@@ -33,7 +33,7 @@ from tfrecords_builder.sources.base import (
 )
 from tfrecords_builder.splits import subjects_by_image
 
-# Where it stands, its cells, its subject.
+# Place of the row in an error, the row's cells, and the subject.
 Pair = tuple[str, Row, str]
 
 
@@ -41,11 +41,11 @@ Pair = tuple[str, Row, str]
 def pairs_tasks(request: Request) -> list[SourceTask]:
     """The tasks of a folder with `pairs.csv`.
 
-    Without a `task` column there is one, named by `request.task` or else like
-    the folder. With one, `request.task` picks a task, or names the only one anew.
+    Without a `task` column there is one task, named by `request.task`, else like
+    the folder. With such a column, `request.task` selects a task; if there is only one, it renames it.
 
     Raises:
-        UserError: no folder, no `pairs.csv`, or one of which nothing can be read.
+        UserError: no folder, no `pairs.csv`, or a table that cannot be read.
     """
     root = existing_folder(request.input)
     rows = listed_pairs(root / TABLE, request.problems)
@@ -55,7 +55,7 @@ def pairs_tasks(request: Request) -> list[SourceTask]:
             name=name,
             role=request.role,
             modality=request.options["modality"],
-            pairs=Lazy([functools.partial(_read_row, root, *row, request) for row in group], len(group)),
+            pairs=LazyPairs([functools.partial(_read_row, root, *row, request) for row in group], len(group)),
         )
         for name, group in groups.items()
     ]
@@ -76,20 +76,21 @@ def _by_task(root: Path, rows: list[Pair], wanted: Optional[str]) -> dict[str, l
 
 
 def _file(root: Path, name: str) -> str:
-    """The image file, or the volume of a slice, by whatever links it is reached."""
+    """The image file, or the volume of a slice, with links resolved; relative to the folder."""
     return os.path.relpath(
         os.path.realpath(root / volume_file(os.path.normpath(name))), os.path.realpath(root)
     )
 
 
 def _with_subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) -> list[Pair]:
-    """The rows of all tasks with their subjects; two subjects that share an image are a problem.
+    """The rows of all tasks with their subjects; reports images that two subjects share.
 
-    Pairs that share an image, directly or in a chain, must not be divided
-    between splits, of one task or of two: those without a subject take that of the others, and where
-    none of them names one, they make up a subject of their own.
+    Pairs that share an image, directly or in a chain, must not be divided between splits, of one task or of
+    two. Pairs without a subject get the subject of those they are linked to; if none of these names one, they
+    are a subject of their own.
     """
-    files = [tuple(_file(root, row[name]) for name in REQUIRED_COLUMNS) for _, row in rows]
+    moving, fixed = REQUIRED_COLUMNS
+    files = [(_file(root, row[moving]), _file(root, row[fixed])) for _, row in rows]
     leaders = subjects_by_image(files)
     named: dict[str, str] = {}
     subjects = [row.get("subject", "") for _, row in rows]

@@ -1,8 +1,7 @@
 """`unpaired`: a folder of single images; each becomes a pair by a known smooth deformation.
 
-`fixed(x) = image(x)` and `moving(y) = image(y + v(y))`, each with its own noise
-and illumination. The point y of `moving` is then exactly the point y + v(y) of
-`fixed`, which gives landmarks without error.
+`fixed(x) = image(x)` and `moving(y) = image(y + v(y))`, each with its own noise and illumination. The point
+y of `moving` is then exactly the point y + v(y) of `fixed`, which gives landmarks without error.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tfrecords_builder.deformation import carry_points, perturb, random_displace
 from tfrecords_builder.sources.base import (
     COLOUR,
     MODALITY,
-    Lazy,
+    LazyPairs,
     Option,
     Request,
     SourceTask,
@@ -33,8 +32,9 @@ from tfrecords_builder.sources.base import (
     source,
 )
 
+# Intensities up to this value are empty background.
 _EMPTY = 1e-3
-# Mean length of a displacement drawn from an isotropic Gaussian, as a share of its root mean square.
+# Mean length of a displacement from an isotropic Gaussian, divided by its root mean square.
 _MEAN_OF_RMS = math.sqrt(math.pi) / 2
 
 
@@ -73,8 +73,8 @@ def _share(flag: str, default: float, text: str, low: float = 0.0, high: float =
     ),
 )
 def unpaired_tasks(request: Request) -> list[SourceTask]:
-    """One task of all image files directly in the folder; files of one name with different endings
-    are one subject.
+    """One task of all image files directly in the folder; files of one name but different endings are one
+    subject.
 
     Raises:
         UserError: no folder, or no image in it.
@@ -86,15 +86,15 @@ def unpaired_tasks(request: Request) -> list[SourceTask]:
             f"{root}: no images in this folder; put files ending in {', '.join(FORMATS)} directly into it."
         )
     name = request.task or root.resolve().name
-    pairs = Lazy([functools.partial(_make_pairs, file, request) for file in files], len(files))
+    pairs = LazyPairs([functools.partial(_make_pairs, file, request) for file in files], len(files))
     return [SourceTask(name, request.role, request.options["modality"], pairs)]
 
 
 def _make_pairs(file: Path, request: Request) -> Iterator[ImagePair]:
-    how = {name: value for name, value in request.options.items() if name not in ("modality", "colour")}
+    options = {name: value for name, value in request.options.items() if name not in ("modality", "colour")}
     with request.problems.collected():
         image = read_image(file, request.options["colour"])
-        yield make_pair(image, file.name, seed=request.seed, **how)
+        yield make_pair(image, file.name, seed=request.seed, **options)
 
 
 def make_pair(
@@ -109,19 +109,24 @@ def make_pair(
     illumination: float = 0.1,
     landmarks: int = 25,
 ) -> ImagePair:
-    """A pair with exact landmarks from one image; depends only on the image, name, seed and options.
+    """Makes a pair with exact landmarks from one image; depends only on the image, name, seed and options.
+
+    >>> import numpy as np
+    >>> pair = make_pair(np.random.default_rng(0).random((64, 64)), "a.png", landmarks=5)
+    >>> pair.subject, pair.moving.shape, pair.moving_landmarks.shape
+    ('a', (64, 64), (5, 2))
 
     Args:
         image: (height, width), any real dtype.
-        name: file name: the pair's key, and without its ending its subject.
-        seed: of deformation, noise and illumination.
-        displacement: mean length of the smooth part, as a share of the width.
+        name: file name; it is the pair's key, and without its ending the subject.
+        seed: seed of the deformation, noise and illumination.
+        displacement: mean length of the smooth part of the displacement, as a share of the width.
         smoothness: standard deviation of the smooth part's Gaussian, as a share of the width.
         rotation: largest rotation, degrees.
         noise: standard deviation of the additive noise, in units of the intensity range,
             and of the multiplicative noise.
-        illumination: relative standard deviation of a smooth gain.
-        landmarks: at most that many.
+        illumination: relative standard deviation of the smooth gain.
+        landmarks: largest number of landmarks.
 
     Returns:
         The pair; images float32 (height, width) in [0, 1].
@@ -151,13 +156,13 @@ def make_pair(
 def _perturb_signal(
     image: np.ndarray, rng: np.random.Generator, noise: float, illumination: float
 ) -> np.ndarray:
-    """Noise and illumination, but none on an empty background, as of a skull-stripped brain."""
+    """Adds noise and illumination, except on empty background such as that of a skull-stripped brain."""
     perturbed = perturb(image, rng, noise=noise, speckle=noise, illumination=illumination)
     return np.where(image > _EMPTY, perturbed, 0).astype(np.float32)
 
 
 def stretch_contrast(image: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1]: linear between the 0.1 and 99.9 percentiles, clipped outside."""
+    """Scales linearly between the 0.1 and 99.9 percentiles, clipped to [0, 1]; float32."""
     low, high = np.percentile(image, [0.1, 99.9])
     if low == high:
         low, high = image.min(), image.max()
@@ -165,7 +170,7 @@ def stretch_contrast(image: np.ndarray) -> np.ndarray:
 
 
 def _warp_mirrored(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """`warp` that continues the image by its mirror image instead of smearing its border."""
+    """Like `warp`, but continues the image by its mirror image instead of repeating its border."""
     margin = int(np.abs(displacement).max()) + 2
     padded = np.pad(displacement, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     warped = warp(np.pad(image, margin, mode="symmetric"), padded)[margin:-margin, margin:-margin]
@@ -175,15 +180,15 @@ def _warp_mirrored(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 def matching_points(
     moving: np.ndarray, displacement: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of `moving` and their places in `fixed`, well apart and inside both images.
+    """Corners of `moving` and the corresponding points of `fixed`, well apart and inside both images.
 
     Args:
-        moving: float32 (height, width), before noise.
+        moving: float32 (height, width), without noise.
         displacement: v of `moving(y) = fixed(y + v(y))`, (height, width, 2), pixels.
-        count: at most that many.
+        count: largest number of points.
 
     Returns:
-        moving and fixed points, float32 (n, 2), (row, column).
+        Moving and fixed points, each float32 (n, 2), pixels, (row, column).
     """
     margin = max(2, min(moving.shape) // 40)
     corners = corner_peaks(

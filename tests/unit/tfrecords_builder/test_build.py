@@ -13,7 +13,7 @@ from tests.unit.tfrecords_builder.conftest import lines_told
 from tfmetareg.data.schema import Manifest, decode_pair
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
-from tfrecords_builder.build import build, build_embedded
+from tfrecords_builder.build import build
 from tfrecords_builder.sources.base import SourceTask
 
 SIZE = ["--image-size", 32, 32]
@@ -317,16 +317,14 @@ def test_duplicate_keys_of_any_source_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_embedded_in_one_call(tmp_path, run):
-    manifest = build_embedded(
-        tmp_path / "r",
-        image_size=(64, 64),
-        source_pairs=2,
-        source_test_pairs=1,
-        target_finetune=2,
-        target_test=1,
-        say=lambda line: None,
-    )
+def test_embedded_in_one_command(tmp_path, run):
+    status, _, err = run(
+        "build", "--source", "embedded", "--output", tmp_path / "r", "--image-size", 64, 64,
+        "--source-pairs", 2, "--source-test-pairs", 1, "--target-finetune", 2, "--target-test", 1,
+    )  # fmt: skip
+    assert (status, lines_told(err)) == (0, [])
+    manifest = Manifest.read(tmp_path / "r")
+    assert manifest.image_shape == (64, 64)
     assert len(manifest.names("source")) == 5
     assert manifest.names("target") == ["octa_scp"]
     assert {name: split.pairs for name, split in manifest.task("octa_scp").splits.items()} == {
@@ -351,10 +349,14 @@ def test_the_real_target_domain(real_data, run, tmp_path):
     assert "note: task `octa_scp`, split finetune: " in out
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, listing, capsys):
-    counts = {"source_pairs": 10, "source_test_pairs": 2, "target_finetune": 10, "target_test": 4}
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, listing, run):
     for workers in (1, 2):
-        build_embedded(tmp_path / str(workers), image_size=(32, 32), workers=workers, **counts)
+        status, out, _ = run(
+            "build", "--source", "embedded", "--output", tmp_path / str(workers), "--image-size", 32, 32,
+            "--source-pairs", 10, "--source-test-pairs", 2, "--target-finetune", 10, "--target-test", 4,
+            "--workers", workers,
+        )  # fmt: skip
+        assert status == 0
     assert len(Manifest.read(tmp_path / "1").tasks) == 6
     assert listing(tmp_path / "1") == listing(tmp_path / "2")
-    assert re.search(r"2: 74 pairs in [\d.]+ s, [\d.]+ pairs/s\.", capsys.readouterr().out)
+    assert re.search(r"2: 74 pairs in [\d.]+ s, [\d.]+ pairs/s\.", out)

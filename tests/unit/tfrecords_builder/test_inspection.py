@@ -15,7 +15,7 @@ from tfmetareg.data.schema import Split, Task, decode_pair
 from tfmetareg.files import sha256
 from tfmetareg.types import ImagePair
 from tfrecords_builder import contact_sheet
-from tfrecords_builder.inspection import Summary, landmark_distances, notes, table
+from tfrecords_builder.inspection import SplitSummary, landmark_distances, notes, table
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_intensities_are_those_of_all_pixels(records, run):
     assert re.sub("  +", "  ", row).count(expected) == 1
 
 
-def summary(*distances: float) -> Summary:
-    found = Summary(Task("t", "target", "x", {"test": Split(len(distances), 1, ())}), "test")
+def summary(*distances: float) -> SplitSummary:
+    found = SplitSummary(Task("t", "target", "x", {"test": Split(len(distances), 1, ())}), "test")
     for distance in distances:
         found.add(summary_pair(distance), 0)
     return found

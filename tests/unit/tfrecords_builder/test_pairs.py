@@ -8,7 +8,7 @@ from PIL import Image
 from tfmetareg.errors import InputErrors, UserError
 from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.pairs import pairs_tasks
-from tfrecords_builder.splits import Member, assign_splits, held_out_subjects
+from tfrecords_builder.splits import PairInfo, assign_splits, held_out_subjects
 
 
 def request(root, **changes):
@@ -114,7 +114,7 @@ def test_no_image_is_in_two_splits(pairs_folder, named):
         except InputErrors:
             refused += 1
             continue
-        members = [Member(p.key, p.subject, p.split) for p in pairs]
+        members = [PairInfo(p.key, p.subject, p.split) for p in pairs]
         splits = assign_splits(members, "source", held_out_subjects([members]))
         homes = {}
         for key, split in splits.items():

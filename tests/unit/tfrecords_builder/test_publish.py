@@ -9,7 +9,7 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfrecords_builder import publish as module
 from tfrecords_builder.publish import finish_published, publish, staging_folder
-from tfrecords_builder.workers import Stopped
+from tfrecords_builder.workers import WorkerKilledError
 
 
 def stage(folder, contents, *, shape=(16, 16), name="octa"):
@@ -149,7 +149,7 @@ def interrupt(output, identity, error=KeyboardInterrupt, tasks=TASKS):
     return staging
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, WorkerKilledError])
 def test_the_same_build_finds_what_a_stopped_one_left(tmp_path, error):
     staging = interrupt(tmp_path / "r", "one", error)
     with staging_folder(tmp_path / "r", TASKS, "one") as again:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tfmetareg.errors import UserError
 from tfrecords_builder.splits import (
-    Member,
+    PairInfo,
     SplitFile,
     assign_splits,
     held_out_subjects,
@@ -20,7 +20,7 @@ from tfrecords_builder.splits import (
 def members(*subjects, splits=None):
     splits = splits or [None] * len(subjects)
     return [
-        Member(f"p{index}", subject, split) for index, (subject, split) in enumerate(zip(subjects, splits))
+        PairInfo(f"p{index}", subject, split) for index, (subject, split) in enumerate(zip(subjects, splits))
     ]
 
 
@@ -136,7 +136,7 @@ def test_wrong_splits_are_all_named(role, subjects, splits, rules):
 )
 def test_pairs_that_share_an_image_are_never_divided(pairs, seed, fraction):
     subjects = subjects_by_image(pairs)
-    found = [Member(str(number), subjects[one], None) for number, (one, _) in enumerate(pairs)]
+    found = [PairInfo(str(number), subjects[one], None) for number, (one, _) in enumerate(pairs)]
     splits = split(found, "target", test_fraction=fraction, seed=seed)
     homes = {}
     for number, pair in enumerate(pairs):

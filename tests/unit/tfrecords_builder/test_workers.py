@@ -11,7 +11,7 @@ import pytest
 from tfmetareg.errors import Problems
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
-from tfrecords_builder.workers import Stopped, local_workers
+from tfrecords_builder.workers import WorkerKilledError, local_workers
 from tfrecords_builder.writer import Batch
 
 IMAGE = np.random.default_rng(0).random((16, 16))
@@ -63,7 +63,7 @@ def test_one_worker_is_this_process():
 
 def test_a_killed_worker_is_told_in_one_line():
     killed = job(0, functools.partial(signal.raise_signal, signal.SIGKILL))
-    with pytest.raises(Stopped, match="killed.* fewer `--workers`: .*`validate` starts anew"):
+    with pytest.raises(WorkerKilledError, match="killed.* fewer `--workers`: .*`validate` starts anew"):
         with local_workers(2) as run:
             list(run([killed]))
 

@@ -95,8 +95,8 @@ def never_read():
 def test_a_finished_batch_is_not_read_again(tmp_path):
     first = batch(tmp_path / "0.spool", range(4)).run()
     again = Batch([never_read], PREPROCESSING, Problems(), tmp_path / "0.spool").run()
-    assert again == first._replace(kept=True)
-    assert not first.kept
+    assert again == first._replace(reused=True)
+    assert not first.reused
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "no index", "broken index"])
