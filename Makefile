@@ -1,4 +1,4 @@
-# setup, demo and test need only python3 (3.9, 3.10 or 3.11, or uv) and make.
+# setup, demo, check and test need only python3 (3.9, 3.10 or 3.11, or uv) and make.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -8,11 +8,11 @@ PEER_STAMP := $(PEER)/.installed
 BEAM := .venv-beam
 BEAM_STAMP := $(BEAM)/.installed
 
-.PHONY: setup demo test test-beam bench bench-pytorch bench-build real lint lock clean
+.PHONY: setup demo check test test-fast test-beam docs bench bench-pytorch bench-build real lint lock clean
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock setup.cfg pyproject.toml scripts/make_venv.sh
+$(STAMP): requirements.lock setup.cfg setup.py pyproject.toml scripts/make_venv.sh
 	@echo "Installing the locked packages into $(VENV): a minute or two."
 	@sh scripts/make_venv.sh $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -20,17 +20,38 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml scripts/make_venv.sh
 	touch $@
 
 demo: setup
-	$(PY) train.py --mode reproduce --config configs/embedded.yaml --workdir runs/demo
+	$(PY) train.py --mode reproduce --config embedded --workdir runs/demo
 
-# A worker a processor, four at most; each needs about 2.5 GB.
+# Everything but the tests: minutes, most of them for mypy.
+check: setup lint
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/unit/test_imports.py
+	$(PY) -m pytest -q --doctest-modules tfmetareg tfrecords_builder
+	@$(MAKE) --no-print-directory docs
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# One worker per processor, four at most; each needs about 2.5 GB.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
+
 test: setup
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PY) -m pytest $(WORKERS) --cov
+
+# The tests that take no training, no large graphs and no other process: under two minutes on two cores.
+test-fast: setup
+	$(PY) -m pytest $(WORKERS) -q -m "not slow"
+
+# The site in site/; broken links are errors (but not with --quiet).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # Apache Beam brings some 16 packages (on Python 3.9 about twice as many) and older ones of others: a place of its own.
 test-beam: $(BEAM_STAMP)
 	$(BEAM)/bin/python -m pytest tests/unit/tfrecords_builder/test_beam.py
 
-$(BEAM_STAMP): requirements.lock setup.cfg pyproject.toml scripts/make_venv.sh
+$(BEAM_STAMP): requirements.lock setup.cfg setup.py pyproject.toml scripts/make_venv.sh
 	@echo "Installing the locked packages and Apache Beam into $(BEAM): a minute or two, once."
 	@sh scripts/make_venv.sh $(BEAM)
 	$(BEAM)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -63,14 +84,10 @@ WORK ?= runs/real
 real: setup
 	PYTHON=$(PY) sh scripts/real.sh $(DATA) $(WORK)
 
-lint: setup
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-
 # Needs uv. One lock file for all three Python versions; it names no index.
 lock:
 	uv pip compile --quiet --universal --python-version 3.9 --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --extra dev --extra docs setup.cfg -o requirements.lock
 
 clean:
-	rm -rf $(VENV) $(PEER) $(BEAM) build *.egg-info
+	rm -rf $(VENV) $(PEER) $(BEAM) build dist site *.egg-info
