@@ -139,7 +139,6 @@ def start_up(options: dict[str, Any]) -> Repeat:
     """The command line up to the end of one meta-step, checkpoint and weights included."""
     arguments = [
         "--mode=reptile",
-        "--config=configs/reptile.yaml",
         f"--data.root={records_folder(options)}",
         "--reptile.init=scratch",
         "--reptile.meta_steps=1",
