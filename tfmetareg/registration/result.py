@@ -70,7 +70,7 @@ class CarriedPoints(NamedTuple):
     moving: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RegisteredPair:
     """A registered pair.
 
@@ -99,6 +99,10 @@ class RegisteredPair:
     points: Optional[CarriedPoints] = None
     points_in: str = "fixed"
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        height, width = self.fixed.shape
+        return f"{type(self).__name__}({self.moving.name} onto {self.fixed.name}, {height} x {width})"
 
     def to_moving(self, points: np.ndarray) -> np.ndarray:
         """Where points of the fixed image lie in the moving one: float32 (n, 2), (row, column), pixels."""
