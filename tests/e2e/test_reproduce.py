@@ -15,7 +15,7 @@ import yaml
 
 from tests.conftest import source_task
 from tfmetareg.cli import main
-from tfmetareg.experiments import rows
+from tfmetareg.experiments import measurement
 from tfmetareg.experiments.shots import shot_counts
 from tfmetareg.files import sha256
 from tfmetareg.imaging.preprocessing import Preprocessing
@@ -212,15 +212,15 @@ def test_an_interrupted_call_is_continued(records_root, tmp_path, monkeypatch, c
 def test_an_interrupted_measurement_is_made_again(copy, records_root, monkeypatch):
     measured = []
 
-    def evaluate(run, options):
+    def evaluate(workdir, options):
         measured.append(options.method)
         if options.method == "matched":
             raise KeyboardInterrupt
-        return original(run, options)
+        return original(workdir, options)
 
-    original = rows.evaluate
+    original = measurement.evaluate
     changed, few = "--evaluate.examples=2", ["transfer", "matched", "fine_tune_10"]
-    monkeypatch.setattr(rows, "evaluate", evaluate)
+    monkeypatch.setattr(measurement, "evaluate", evaluate)
     assert reproduce(records_root, copy, changed, rows=few) == 130
     monkeypatch.undo()
     assert measured == ["transfer", "matched"]
@@ -255,13 +255,13 @@ def test_a_further_seed_trains_that_seed_only(copy, records_root):
 def test_a_row_whose_package_is_missing_is_left_out_with_a_note(records_root, tmp_path, monkeypatch, capsys):
     from tfmetareg.errors import UserError
 
-    def evaluate(run, options):
+    def evaluate(workdir, options):
         if options.weights == "elastix":
             raise UserError("elastix needs the package itk-elastix")
-        return original(run, options)
+        return original(workdir, options)
 
-    original = rows.evaluate
-    monkeypatch.setattr(rows, "evaluate", evaluate)
+    original = measurement.evaluate
+    monkeypatch.setattr(measurement, "evaluate", evaluate)
     assert reproduce(records_root, tmp_path, rows=["not_deformed", "elastix"]) == 0
     assert "elastix: elastix needs the package itk-elastix" in capsys.readouterr().out
     assert card(tmp_path)["left_out"] == {"elastix": "elastix needs the package itk-elastix"}
@@ -269,10 +269,10 @@ def test_a_row_whose_package_is_missing_is_left_out_with_a_note(records_root, tm
 
 
 def test_a_missing_package_is_told_before_the_training(records_root, tmp_path, monkeypatch, capsys):
-    def evaluate(run, options):
+    def evaluate(workdir, options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rows, "evaluate", evaluate)
+    monkeypatch.setattr(measurement, "evaluate", evaluate)
     monkeypatch.setitem(sys.modules, "itk", None)
     assert reproduce(records_root, tmp_path, rows=["not_deformed", "elastix"]) == 130
     assert "note: `elastix` needs the package itk-elastix" in capsys.readouterr().err

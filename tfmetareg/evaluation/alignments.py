@@ -1,8 +1,7 @@
-"""Alignments of a split's pairs and how long each takes, found once and kept in the work directory."""
+"""Alignments of the pairs of a split, and the time that each takes; kept in the work directory."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -10,37 +9,43 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfmetareg.cache import keep_arrays, text_digest
 from tfmetareg.data.records import Records, examples
-from tfmetareg.files import published
 from tfmetareg.geometry.affine import resample
 from tfmetareg.geometry.align import align
 
 
 class Alignments(NamedTuple):
-    """Of n pairs in stored order: float32 (n, 2, 3), and the seconds to find and apply each, (n,)."""
+    """Alignments of n pairs in stored order.
+
+    Attributes:
+        alignments: float32 (n, 2, 3), see `geometry.affine`.
+        seconds: float64 (n,), time to find and apply each.
+    """
 
     alignments: np.ndarray
     seconds: np.ndarray
 
 
 def measured_alignments(records: Records, task: str, split: str, folder: Path) -> Alignments:
-    """Aligns every pair of a split as the records were, or affine where they were not, and times it.
+    """Aligns every pair of a split, and times it; done once for the same pairs.
 
-    Kept in `folder`, for the pairs that they were found for.
+    Args:
+        records: the data.
+        task, split: which pairs.
+        folder: where the alignments are kept.
+
+    Returns:
+        Alignments of the kind that the records were made with; affine ones where they have none.
     """
-    kind = records.manifest.align
-    kind = "affine" if kind == "none" else kind
-    path = folder / f"{task}-{split}.alignments.npz"
+    kind = "affine" if records.manifest.align == "none" else records.manifest.align
     shards = [shard.sha256 for shard in records.manifest.task(task).splits[split].shards]
-    depends_on = hashlib.sha256(" ".join([kind, *shards]).encode()).hexdigest()
-    if path.is_file():
-        with np.load(path) as kept:
-            if str(kept["depends_on"]) == depends_on:
-                return Alignments(kept["alignments"], kept["seconds"])
-    found = _measure(examples(records, task, split), kind)
-    with published(path) as temporary:
-        np.savez(temporary, **found._asdict(), depends_on=depends_on)
-    return found
+    kept = keep_arrays(
+        folder / f"{task}-{split}.alignments.npz",
+        text_digest(" ".join([kind, *shards])),
+        lambda: _measure(examples(records, task, split), kind)._asdict(),
+    )
+    return Alignments(**kept)
 
 
 def _measure(pairs: tf.data.Dataset, kind: str) -> Alignments:
@@ -48,7 +53,7 @@ def _measure(pairs: tf.data.Dataset, kind: str) -> Alignments:
     for index, pair in enumerate(pairs):
         moving, fixed = _as_stored(pair["moving"]), _as_stored(pair["fixed"])
         if not index:
-            align(moving, fixed, kind)  # Warms up, so that no pair's time holds it.
+            align(moving, fixed, kind)  # Warm-up: the first call takes longer than the others.
         began = time.perf_counter()
         alignments.append(align(moving, fixed, kind))
         resample(moving, alignments[-1])
@@ -57,5 +62,5 @@ def _measure(pairs: tf.data.Dataset, kind: str) -> Alignments:
 
 
 def _as_stored(image: tf.Tensor) -> np.ndarray:
-    """uint8 (height, width), so that what is found is what the builder found."""
+    """uint8 (height, width), as the builder aligned it."""
     return np.rint(255 * image.numpy()[..., 0]).astype(np.uint8)

@@ -38,30 +38,30 @@ from tfmetareg.training.steps import register_pair
 from tfmetareg.types import PairBatch
 
 
-def run(config: Config, workdir: Path) -> None:
+def run(config: Config, path: Path) -> None:
     """Evaluates as `config.evaluate` says, draws the report and prints the table."""
-    opened = open_workdir(config, workdir)
-    if not (opened.workdir / "config.yaml").is_file():
-        opened.begin()
-    evaluate(opened, config.evaluate)
-    show(workdir)
+    workdir = open_workdir(config, path)
+    if not (workdir.path / "config.yaml").is_file():
+        workdir.begin()
+    evaluate(workdir, config.evaluate)
+    show(workdir.path)
 
 
-def show(workdir: Path) -> None:
+def show(path: Path) -> None:
     """Draws the report of a work directory and prints its table."""
-    page = write_report(workdir)
-    results = read_results(workdir)
+    page = write_report(path)
+    results = read_results(path)
     print(to_markdown(build_table(results)))
     for line in mismatches(results):
         print(line)
     print(f"\nReport: {page}")
 
 
-def evaluate(run: Workdir, options: EvaluateOptions) -> Path:
+def evaluate(workdir: Workdir, options: EvaluateOptions) -> Path:
     """Measures one method and writes `results/<method>.json`, `.csv` and `.examples.npz`.
 
     Args:
-        run: work directory, configuration and data.
+        workdir: where weights are looked for and results are written, with the data.
         options: weights, task, split, method and number of examples.
 
     Returns:
@@ -70,18 +70,18 @@ def evaluate(run: Workdir, options: EvaluateOptions) -> Path:
     Raises:
         UserError: no such weights, task or split, nothing to adapt, or a peer that is not installed.
     """
-    task = options.task or run.target
+    task = options.task or workdir.target
     if options.adapt_steps and options.weights in UNTRAINED:
         raise UserError(
             f"`evaluate.adapt_steps` ({options.adapt_steps}) must be 0: `evaluate.weights` "
             f"({options.weights}) has no weights to adapt."
         )
     if not task:
-        raise UserError(f"{run.records.root}: holds no target task; name a task with `evaluate.task`.")
-    with damage_named(run.records, [task]):
-        evaluator, results = _measured(run, task, options)
+        raise UserError(f"{workdir.records.root}: holds no target task; name a task with `evaluate.task`.")
+    with damage_named(workdir.records, [task]):
+        evaluator, results = _measured(workdir, task, options)
     method = options.method or _method(options.weights) + ("_pair" if options.adapt_steps else "")
-    folder = run.workdir / "results"
+    folder = workdir.path / "results"
     write_text(folder / f"{method}.csv", to_csv(results))
     with published(folder / f"{method}.examples.npz") as temporary:
         np.savez_compressed(temporary, **evaluator.examples(options.examples))
@@ -90,7 +90,7 @@ def evaluate(run: Workdir, options: EvaluateOptions) -> Path:
         "method": method,
         "task": task,
         "split": options.split,
-        **_origin(run, options.weights),
+        **_origin(workdir, options.weights),
         **({"adapt_steps": options.adapt_steps} if options.adapt_steps else {}),
         **summary(results),
         "per_pair": f"{method}.csv",
@@ -99,66 +99,66 @@ def evaluate(run: Workdir, options: EvaluateOptions) -> Path:
     return folder / f"{method}.json"
 
 
-def _measured(run: Workdir, task: str, options: EvaluateOptions) -> tuple[Evaluator, list[PairResult]]:
-    """Every pair of the split; with the alignment, and its time, where that is part of the row."""
-    register = _register(run, options)
-    pairs = examples(run.records, task, options.split)
+def _measured(workdir: Workdir, task: str, options: EvaluateOptions) -> tuple[Evaluator, list[PairResult]]:
+    """Results of all pairs of the split, with the alignment and its time where that is part of the row."""
+    register = _register(workdir, options)
+    pairs = examples(workdir.records, task, options.split)
     compiled = options.weights not in PEERS and not options.adapt_steps
-    if not _aligns(run, options.weights):
-        evaluator = Evaluator(register, unaligned(pairs), run.loss_fn(), compiled=compiled)
+    if not _aligns(workdir, options.weights):
+        evaluator = Evaluator(register, unaligned(pairs), workdir.loss_fn(), compiled=compiled)
         return evaluator, evaluator()
-    alignments, seconds = measured_alignments(run.records, task, options.split, run.workdir / "results")
-    if run.records.manifest.align == "none":
+    alignments, seconds = measured_alignments(workdir.records, task, options.split, workdir.path / "results")
+    if workdir.records.manifest.align == "none":
         pairs = realigned(pairs, alignments)
-    evaluator = Evaluator(register, pairs, run.loss_fn(), compiled=compiled)
-    return evaluator, with_alignment_time(evaluator(), seconds)
+    evaluator = Evaluator(register, pairs, workdir.loss_fn(), compiled=compiled)
+    return evaluator, with_alignment_time(evaluator(), seconds.tolist())
 
 
-def _register(run: Workdir, options: EvaluateOptions) -> RegisterFn:
-    """The registration that `evaluate.weights` stands for."""
+def _register(workdir: Workdir, options: EvaluateOptions) -> RegisterFn:
+    """The registration that `evaluate.weights` names."""
     weights = options.weights
     if weights in ("none", "affine"):
         return undeformed
     if weights in PEERS:
         return peer(weights)
-    path = run.weights(weights)
-    model = run.starting_from(path).model()
+    path = workdir.weights(weights)
+    model = workdir.with_network_of(path).model()
     load_weights(model, path)
     if options.adapt_steps:
-        adaptation = Adaptation(model, run.loss_fn(), options.adapt_learning_rate)
+        adaptation = Adaptation(model, workdir.loss_fn(), options.adapt_learning_rate)
         return _adapting(model, adaptation, options.adapt_steps)
     return functools.partial(register_pair, model)
 
 
 def _adapting(model: RegistrationModel, adaptation: Adaptation, steps: int) -> RegisterFn:
-    """The registration by a network that is adapted to each pair alone, every time from the same weights."""
+    """Registration by a network that is adapted to each pair alone, always from the same weights."""
     start, registrar = model.get_weights(), Registrar(model)
 
     def register(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tuple(image.numpy()[0, ..., 0] for image in pair)
+        moving, fixed = (np.asarray(image)[0, ..., 0] for image in pair)
         model.set_weights(start)
         try:
-            adaptation(itertools.repeat(images, steps))
+            adaptation(itertools.repeat((moving, fixed), steps))
         except UserError as error:
             print(f"note: a pair is left as the weights have it: {error}", file=sys.stderr)
             model.set_weights(start)
-        warped, displacement = registrar(*images)
+        warped, displacement = registrar(moving, fixed)
         return tf.constant(warped[None, ..., None]), tf.constant(displacement[None])
 
     return register
 
 
-def _aligns(run: Workdir, weights: str) -> bool:
-    """Whether the alignment is part of the row: its own row, and of a network's on records that have one."""
-    return weights == "affine" or (weights not in UNTRAINED and run.records.manifest.align != "none")
+def _aligns(workdir: Workdir, weights: str) -> bool:
+    """Whether the alignment is part of the row: `affine`, and every network on records with an alignment."""
+    return weights == "affine" or (weights not in UNTRAINED and workdir.records.manifest.align != "none")
 
 
-def _origin(run: Workdir, weights: str) -> dict[str, Optional[int]]:
-    """Seed and fine-tuning epochs behind the weights; null where a file does not tell."""
+def _origin(workdir: Workdir, weights: str) -> dict[str, Optional[int]]:
+    """Seed and fine-tuning epochs of the weights; None where they are not known, as for a file."""
     if weights in UNTRAINED:
-        return {"seed": run.config.seed, "epochs": 0}
-    decided = run.decided(weights)
-    return {"seed": decided.get("seed"), "epochs": decided.get("finetune.epochs", 0) if decided else None}
+        return {"seed": workdir.config.seed, "epochs": 0}
+    trained = workdir.stage_fingerprint(weights)
+    return {"seed": trained.get("seed"), "epochs": trained.get("finetune.epochs", 0) if trained else None}
 
 
 def _method(weights: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Optional
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -13,77 +14,89 @@ import tensorflow as tf
 from tfmetareg.config import Config, FinetuneOptions
 from tfmetareg.data.records import examples
 from tfmetareg.data.tasks import task_pairs
-from tfmetareg.errors import UserError
 from tfmetareg.evaluation.evaluator import Evaluator
 from tfmetareg.models.registry import RegistrationModel
-from tfmetareg.modes.stage import Training, plain_training, train_stage
-from tfmetareg.modes.workdir import Workdir, open_workdir
+from tfmetareg.modes.stage import Stage, Training, plain_training
+from tfmetareg.modes.workdir import open_workdir
 from tfmetareg.training.log import MetricsLog
 from tfmetareg.training.loop import DivergedError, OnMetrics
 from tfmetareg.training.steps import register_pair
 
 
-def run(config: Config, workdir: Path) -> Path:
-    """Fine-tunes in `workdir`; returns the path of the weights."""
-    return finetune(open_workdir(config, workdir))
+def run(config: Config, path: Path) -> Path:
+    """Fine-tunes in a work directory; returns the path of the weights."""
+    workdir = open_workdir(config, path)
+    stage = FineTuning(workdir, config.finetune.name, config.finetune)
+    stage.check()
+    return stage.train()
 
 
-def finetune(run: Workdir, options: Optional[FinetuneOptions] = None, *, steps: int = 0) -> Path:
-    """The stage itself, for a run that is open.
+@dataclasses.dataclass(frozen=True)
+class FineTuning(Stage):
+    """Gradient steps on the fine-tuning pairs of the target task.
 
-    Args:
-        run: work directory, configuration and data.
-        options: stand in for the configuration's.
-        steps: gradient steps, in place of `options.epochs`; 0 for those epochs.
+    Attributes:
+        steps: their number, in place of `options.epochs`; 0 for those epochs.
     """
-    options, loss_fn = options or run.config.finetune, run.loss_fn()
-    if not run.target:
-        raise UserError(f"{run.records.root}: holds no target task; build one with --role target.")
-    split = run.records.learning_split(run.target)
-    pairs = run.records.pair_count(run.target, split)
-    pairs = min(options.pairs or pairs, pairs)
-    steps_per_epoch = pairs / options.batch_size
-    total_steps = steps or math.ceil(options.epochs * steps_per_epoch)
 
-    def build(model: RegistrationModel) -> Training:
+    options: FinetuneOptions
+    steps: int = 0
+
+    section: ClassVar[str] = "finetune"
+
+    @property
+    def tasks(self) -> list[str]:
+        return [self.workdir.target]
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps or math.ceil(self.options.epochs * self.steps_per_epoch)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.pairs / self.options.batch_size
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs that it learns from."""
+        there = self.workdir.records.pair_count(self.workdir.target, self._split)
+        return min(self.options.pairs or there, there)
+
+    @property
+    def _split(self) -> str:
+        return self.workdir.records.learning_split(self.workdir.target)
+
+    @property
+    def further_values(self) -> dict[str, Any]:
+        return {"steps": self.steps} if self.steps else {}
+
+    def check(self) -> None:
+        self.workdir.require_target()
+
+    def training(self, model: RegistrationModel) -> Training:
+        options, workdir, loss_fn = self.options, self.workdir, self.workdir.loss_fn()
+
         def watch(log: MetricsLog) -> OnMetrics:
-            evaluator = Evaluator(functools.partial(register_pair, model), _tests(run), loss_fn)
-            return _Watch(evaluator, log, options.evaluate_every * steps_per_epoch, total_steps)
+            pairs = examples(workdir.records, workdir.target, "test")
+            evaluator = Evaluator(functools.partial(register_pair, model), pairs, loss_fn)
+            return _Watch(evaluator, log, options.evaluate_every * self.steps_per_epoch, self.total_steps)
 
         batches = task_pairs(
-            run.records,
-            run.target,
-            split,
+            workdir.records,
+            workdir.target,
+            self._split,
             batch_size=options.batch_size,
-            seed=run.config.seed,
-            limit=pairs,
+            seed=workdir.config.seed,
+            limit=self.pairs,
         )
-        watched = options.evaluate_every and run.records.pair_count(run.target, "test")
+        watched = options.evaluate_every and workdir.records.pair_count(workdir.target, "test")
         return plain_training(
-            model, loss_fn, options, batches, updates=total_steps, watch=watch if watched else None
+            model, loss_fn, options, batches, updates=self.total_steps, watch=watch if watched else None
         )
-
-    return train_stage(
-        run,
-        options.name,
-        "finetune",
-        build,
-        tasks=[run.target],
-        init=options.init,
-        total_steps=total_steps,
-        gradient_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        options=options,
-        further={"steps": steps} if steps else {},
-    )
-
-
-def _tests(run: Workdir) -> tf.data.Dataset:
-    return examples(run.records, run.target, "test")
 
 
 class _Watch:
-    """Measures the test split before the first step, then every so many steps and at the end (Fig. 3)."""
+    """Measures the test split before the first step, at regular intervals and at the end (Fig. 3)."""
 
     def __init__(self, evaluator: Evaluator, log: MetricsLog, every: float, last: int):
         self._evaluator, self._log, self._every, self._last = evaluator, log, every, last

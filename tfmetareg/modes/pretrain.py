@@ -1,70 +1,76 @@
-"""Stage 1: joint training on the pooled source tasks; the controls of `reproduce` train so too."""
+"""Stage 1: joint training on the pooled source tasks; some rows of the comparison are trained so, too."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any, ClassVar
 
 from tfmetareg.config import Config, PretrainOptions
 from tfmetareg.data.tasks import mixed_pairs
-from tfmetareg.errors import UserError
 from tfmetareg.models.registry import RegistrationModel
-from tfmetareg.modes.stage import Training, plain_training, train_stage
+from tfmetareg.modes.stage import Stage, Training, plain_training
 from tfmetareg.modes.workdir import Workdir, open_workdir
 
 
-def run(config: Config, workdir: Path) -> Path:
-    """Pretrains in `workdir`; returns the path of the weights."""
-    return pretrain(open_workdir(config, workdir))
+def run(config: Config, path: Path) -> Path:
+    """Pretrains in a work directory; returns the path of the weights."""
+    stage = pretraining(open_workdir(config, path))
+    stage.check()
+    return stage.train()
 
 
-def pretrain(run: Workdir) -> Path:
-    """The stage itself, for a run that is open."""
-    return joint_training(run, "pretrain", run.config.pretrain)
+@dataclasses.dataclass(frozen=True)
+class JointTraining(Stage):
+    """Gradient steps on batches that mix the source tasks.
 
-
-def joint_training(
-    run: Workdir, name: str, options: PretrainOptions, *, target: str = "", tasks_equally: bool = False
-) -> Path:
-    """Trains on the pooled source tasks as the stage `name`; returns the path of the weights.
-
-    Args:
-        run: work directory, configuration and data.
-        name: the stage's folder.
-        options: its schedule.
-        target: a task whose fine-tuning pairs join the pool; none where empty.
-        tasks_equally: each task, in place of each pair, is drawn equally often.
+    Attributes:
+        with_target: whether the fine-tuning pairs of the target join the pool.
+        tasks_equally: whether each task, in place of each pair, is drawn equally often.
     """
-    if not run.sources:
-        raise UserError(f"{run.records.root}: holds no source task; build one with --role source.")
 
-    def build(model: RegistrationModel) -> Training:
+    options: PretrainOptions
+    with_target: bool = False
+    tasks_equally: bool = False
+
+    section: ClassVar[str] = "pretrain"
+
+    @property
+    def tasks(self) -> list[str]:
+        return [*self.workdir.sources, *([self.workdir.target] if self.with_target else [])]
+
+    @property
+    def total_steps(self) -> int:
+        return self.options.steps
+
+    @property
+    def further_values(self) -> dict[str, Any]:
+        return {"tasks_equally": True} if self.tasks_equally else {}
+
+    def check(self) -> None:
+        self.workdir.require_sources()
+
+    def training(self, model: RegistrationModel) -> Training:
+        options, workdir = self.options, self.workdir
         batches = mixed_pairs(
-            run.records,
-            run.sources,
+            workdir.records,
+            workdir.sources,
             batch_size=options.batch_size,
-            seed=run.config.seed,
-            target=target,
-            tasks_equally=tasks_equally,
+            seed=workdir.config.seed,
+            target=workdir.target if self.with_target else "",
+            tasks_equally=self.tasks_equally,
             augment=options.augment,
         )
         return plain_training(
             model,
-            run.loss_fn(),
+            workdir.loss_fn(),
             options,
             batches,
             updates=options.steps,
             optimizer_name=options.optimizer,
         )
 
-    return train_stage(
-        run,
-        name,
-        "pretrain",
-        build,
-        tasks=[*run.sources, *([target] if target else [])],
-        init=options.init,
-        total_steps=options.steps,
-        gradient_steps=options.steps,
-        options=options,
-        further={"tasks_equally": True} if tasks_equally else {},
-    )
+
+def pretraining(workdir: Workdir) -> JointTraining:
+    """The pretraining as configured."""
+    return JointTraining(workdir, "pretrain", workdir.config.pretrain)

@@ -25,17 +25,17 @@ def opened(turned_roots, tmp_path):
     """Opens a work directory on the turned pairs, with their alignments or without."""
 
     def open_(align: str) -> Workdir:
-        run = open_workdir(
+        workdir = open_workdir(
             Config(data=DataOptions(root=str(turned_roots[align])), deterministic=False), tmp_path
         )
-        run.begin()
-        return run
+        workdir.begin()
+        return workdir
 
     return open_
 
 
-def measured(run: Workdir, weights: str) -> tuple[dict, list[dict]]:
-    path = evaluate(run, EvaluateOptions(weights=weights))
+def measured(workdir: Workdir, weights: str) -> tuple[dict, list[dict]]:
+    path = evaluate(workdir, EvaluateOptions(weights=weights))
     result = json.loads(path.read_text())
     with open(path.with_name(result["per_pair"]), newline="", encoding="utf-8") as stream:
         return result, list(csv.DictReader(stream))
@@ -44,9 +44,9 @@ def measured(run: Workdir, weights: str) -> tuple[dict, list[dict]]:
 @pytest.mark.parametrize("align", ["none", "affine"])
 def test_rows_without_a_network(opened, align):
     """Not deformed is the raw pair, affine the alignment alone, on records with alignments and without."""
-    run = opened(align)
-    raw, raw_pairs = measured(run, "none")
-    aligned, aligned_pairs = measured(run, "affine")
+    workdir = opened(align)
+    raw, raw_pairs = measured(workdir, "none")
+    aligned, aligned_pairs = measured(workdir, "affine")
     assert (raw["method"], aligned["method"]) == ("not_deformed", "affine")
     assert raw["distance_px"]["mean"] == raw["distance_px"]["before_mean"] > 8
     assert aligned["distance_px"]["before_mean"] == raw["distance_px"]["mean"]
@@ -54,36 +54,36 @@ def test_rows_without_a_network(opened, align):
     assert [float(pair["seconds_alignment"]) for pair in raw_pairs] == [0, 0, 0]
     for pair in aligned_pairs:
         assert 0 < float(pair["seconds_alignment"]) < float(pair["seconds"])
-    arrays = np.load(run.workdir / "results" / "affine.examples.npz")
+    arrays = np.load(workdir.path / "results" / "affine.examples.npz")
     np.testing.assert_array_equal(
-        arrays["moving"], np.load(run.workdir / "results" / "not_deformed.examples.npz")["moving"]
+        arrays["moving"], np.load(workdir.path / "results" / "not_deformed.examples.npz")["moving"]
     )
 
 
 def test_a_networks_row_holds_the_alignment_and_its_time(opened):
-    run = opened("affine")
-    path = run.workdir / "mine.h5"
-    save_weights(run.model(), path)
-    network, pairs = measured(run, str(path))
+    workdir = opened("affine")
+    path = workdir.path / "mine.h5"
+    save_weights(workdir.model(), path)
+    network, pairs = measured(workdir, str(path))
     # Fresh weights hardly deform: what is left is the alignment.
     assert network["distance_px"]["mean"] < 0.5 < 8 < network["distance_px"]["before_mean"]
     assert all(0 < float(pair["seconds_alignment"]) < float(pair["seconds"]) for pair in pairs)
 
 
 def test_each_pair_is_adapted_to_alone_from_the_same_weights(opened):
-    run = opened("affine")
-    path = run.workdir / "mine.h5"
-    save_weights(run.model(), path)
-    plain, before = measured(run, str(path))
+    workdir = opened("affine")
+    path = workdir.path / "mine.h5"
+    save_weights(workdir.model(), path)
+    plain, before = measured(workdir, str(path))
     options = EvaluateOptions(weights=str(path), adapt_steps=10, adapt_learning_rate=1e-3)
-    result = json.loads(evaluate(run, options).read_text())
-    with open(run.workdir / "results" / "mine_pair.csv", newline="", encoding="utf-8") as stream:
+    result = json.loads(evaluate(workdir, options).read_text())
+    with open(workdir.path / "results" / "mine_pair.csv", newline="", encoding="utf-8") as stream:
         after = list(csv.DictReader(stream))
     for one, other in zip(before, after):
         assert float(other["loss"]) < float(one["loss"])
     assert result["seconds_per_pair"]["median"] > plain["seconds_per_pair"]["median"]
     # The examples are registered once more after the last pair: nothing of it is left in the weights.
-    shown = np.load(run.workdir / "results" / "mine_pair.examples.npz")
+    shown = np.load(workdir.path / "results" / "mine_pair.examples.npz")
     warped, fixed = (shown[name][:1, ..., None] for name in ("warped", "fixed"))
     assert float(local_ncc(fixed, warped)[0]) == pytest.approx(float(after[0]["local_ncc"]), abs=1e-5)
 
@@ -94,24 +94,24 @@ def test_what_has_no_weights_is_not_adapted(opened):
 
 
 def test_a_pair_whose_adaptation_diverges_is_left_as_the_weights_have_it(opened, capsys):
-    run = opened("affine")
-    path = run.workdir / "mine.h5"
-    save_weights(run.model(), path)
-    plain, _ = measured(run, str(path))
+    workdir = opened("affine")
+    path = workdir.path / "mine.h5"
+    save_weights(workdir.model(), path)
+    plain, _ = measured(workdir, str(path))
     options = EvaluateOptions(weights=str(path), adapt_steps=30, adapt_learning_rate=1.0)
-    result = json.loads(evaluate(run, options).read_text())
+    result = json.loads(evaluate(workdir, options).read_text())
     assert (result["method"], result["adapt_steps"]) == ("mine_pair", 30)
     assert result["local_ncc"]["mean"] == pytest.approx(plain["local_ncc"]["mean"], abs=1e-5)
     assert "left as the weights have it: the adaptation diverged" in capsys.readouterr().err
 
 
-def alignments_of(run):
-    return measured_alignments(run.records, "turned", "test", run.workdir / "results")
+def alignments_of(workdir):
+    return measured_alignments(workdir.records, "turned", "test", workdir.path / "results")
 
 
 def test_alignments_are_found_once_for_the_pairs_that_are_there(opened):
     first = alignments_of(opened("affine"))
-    kept = opened("affine").workdir / "results" / "turned-test.alignments.npz"
+    kept = opened("affine").path / "results" / "turned-test.alignments.npz"
     before = kept.stat().st_mtime_ns
     second = alignments_of(opened("affine"))
     assert kept.stat().st_mtime_ns == before
@@ -122,17 +122,17 @@ def test_alignments_are_found_once_for_the_pairs_that_are_there(opened):
 
 
 def test_stored_alignments_are_those_that_are_timed(opened):
-    run = opened("affine")
-    stored = np.stack([pair["alignment"] for pair in examples(run.records, "turned", "test")])
-    np.testing.assert_array_equal(alignments_of(run).alignments, stored)
+    workdir = opened("affine")
+    stored = np.stack([pair["alignment"] for pair in examples(workdir.records, "turned", "test")])
+    np.testing.assert_array_equal(alignments_of(workdir).alignments, stored)
 
 
 def test_a_missing_peer_is_said_before_anything_is_done(opened, monkeypatch):
     monkeypatch.setitem(sys.modules, "itk", None)
-    run = opened("none")
+    workdir = opened("none")
     with pytest.raises(UserError, match="needs the package itk-elastix"):
-        evaluate(run, EvaluateOptions(weights="elastix"))
-    assert not (run.workdir / "results").exists()
+        evaluate(workdir, EvaluateOptions(weights="elastix"))
+    assert not (workdir.path / "results").exists()
 
 
 def test_affine_alone_brings_real_scans_within_reach(real_data, tmp_path):
@@ -141,9 +141,9 @@ def test_affine_alone_brings_real_scans_within_reach(real_data, tmp_path):
     options = ["--output", tmp_path / "records", "--image-size", 160, 160, "--workers", 1]
     assert build_main([str(word) for word in ["build", *source, *options]]) == 0
     config = Config(data=DataOptions(root=str(tmp_path / "records")), deterministic=False)
-    run = open_workdir(config, tmp_path / "work")
-    run.begin()
-    affine, pairs = measured(run, "affine")
+    workdir = open_workdir(config, tmp_path / "work")
+    workdir.begin()
+    affine, pairs = measured(workdir, "affine")
     assert affine["distance_px"]["before_mean"] > 4
     assert affine["distance_px"]["mean"] < 1
     assert len(pairs) == 12 and max(float(pair["distance_px"]) for pair in pairs) < 1.5
