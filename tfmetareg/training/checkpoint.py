@@ -1,4 +1,4 @@
-"""Checkpoints of a training stage, tied to the configuration that made them."""
+"""Checkpoints of a training stage, bound to the configuration that they belong to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfmetareg.files import write_json
 
 
 class TrainState:
-    """All that a training stage changes: model, optimizers, position in the data, step."""
+    """The changing state of a training stage: model, optimizers, position in the data, step."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class TrainState:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
 
     def trackable(self) -> tf.train.Checkpoint:
-        """Everything as one checkpoint."""
+        """The whole state as one checkpoint object."""
         return tf.train.Checkpoint(
             model=self.model, step=self.step, iterator=self.iterator, **self.optimizers
         )
@@ -40,13 +40,12 @@ class Checkpoints:
     def __init__(self, directory: Path, fingerprint: dict[str, Any], every_seconds: float):
         """
         Args:
-            directory: folder, made on first saving.
-            fingerprint: the configuration keys and values that decide on the result.
-            every_seconds: pause between checkpoints.
+            directory: folder of the checkpoints, made by the first `save`.
+            fingerprint: the configuration keys and values that the stage's result depends on.
+            every_seconds: seconds between two checkpoints.
 
         Raises:
-            UserError: the folder belongs to another configuration; the message
-                names the keys that differ.
+            UserError: the folder belongs to another configuration; the message names the keys that differ.
         """
         self.directory = Path(directory)
         self.every_seconds = every_seconds
@@ -61,12 +60,12 @@ class Checkpoints:
     def _refuse_another_configuration(self) -> None:
         if not self._fingerprint_file.is_file():
             return
-        found = json.loads(self._fingerprint_file.read_text())
-        keys = sorted({**found, **self._fingerprint})
-        different = [key for key in keys if found.get(key) != self._fingerprint.get(key)]
+        stored = json.loads(self._fingerprint_file.read_text())
+        keys = sorted({**stored, **self._fingerprint})
+        different = [key for key in keys if stored.get(key) != self._fingerprint.get(key)]
         if different:
             changes = "; ".join(
-                f"`{key}` was {found.get(key)}, is {self._fingerprint.get(key)}" for key in different
+                f"`{key}` was {stored.get(key)}, is {self._fingerprint.get(key)}" for key in different
             )
             raise UserError(
                 f"{self.directory.parent}: begun with another configuration ({changes}); "
@@ -74,7 +73,7 @@ class Checkpoints:
             )
 
     def restore(self, state: TrainState) -> int:
-        """Brings `state` to the newest checkpoint, if there is one; returns its step.
+        """Restores `state` from the newest checkpoint, if there is one; returns its step.
 
         Raises:
             UserError: the checkpoint is damaged, or a file of it is missing.
@@ -91,7 +90,7 @@ class Checkpoints:
         return int(state.step.numpy())
 
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint, keeping the one before."""
+        """Writes a checkpoint; the previous one is kept."""
         if not self._fingerprint_file.is_file():
             write_json(self._fingerprint_file, self._fingerprint)
         manager = tf.train.CheckpointManager(state.trackable(), str(self.directory), max_to_keep=2)
@@ -99,5 +98,5 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the pause since the last checkpoint is over."""
+        """Whether `every_seconds` have passed since the last checkpoint."""
         return time.monotonic() - self._saved_at >= self.every_seconds

@@ -1,4 +1,4 @@
-"""What a training stage tells while it runs: metrics.jsonl, TensorBoard, a progress bar."""
+"""Output of a running training stage: metrics.jsonl, TensorBoard, a progress bar."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tfmetareg.files import write_text
 
 
 class MetricsLog:
-    """`metrics.jsonl` and the TensorBoard scalars beside it: the same numbers in both."""
+    """Writes the same scalars to `metrics.jsonl` and to TensorBoard."""
 
     def __init__(self, directory: Path, *, every: int, start: int, steps_per_epoch: Optional[float] = None):
         """
         Args:
-            directory: the stage's folder.
-            every: steps between logged lines.
+            directory: folder of the stage.
+            every: number of steps between two logged lines.
             start: step at which the stage resumes; later lines of an interrupted run are dropped.
-            steps_per_epoch: adds the epoch to every line, where the stage has epochs.
+            steps_per_epoch: if given, every line also holds the epoch.
         """
         self._path = Path(directory) / "metrics.jsonl"
         self.start = start
@@ -37,7 +37,7 @@ class MetricsLog:
         self._keep_until(start)
 
     def __call__(self, step: int, metrics: dict[str, tf.Tensor]) -> None:
-        """Logs a training step, if it is one to be logged."""
+        """Logs the scalars of a training step, at every `every`-th step."""
         if step % self._every:
             return
         values = {name: float(value) for name, value in metrics.items()}
@@ -46,7 +46,7 @@ class MetricsLog:
         self.write(step, {**values, "steps_per_second": steps / max(seconds, 1e-9)})
 
     def write(self, step: int, values: dict[str, Optional[float]]) -> None:
-        """Logs values of a step; None is kept in the file and left out of TensorBoard."""
+        """Logs values of a step; None is written to the file as null and left out of TensorBoard."""
         line: dict[str, Any] = {"step": step}
         if self._steps_per_epoch:
             line["epoch"] = round(step / self._steps_per_epoch, 6)
@@ -59,15 +59,15 @@ class MetricsLog:
         self._board.flush()
 
     def image(self, step: int, name: str, panels: list[tf.Tensor]) -> None:
-        """Shows images, (height, width, 1) float32 in [0, 1] each, side by side in TensorBoard."""
+        """Writes images, (height, width, 1) float32 in [0, 1] each, side by side to TensorBoard."""
         with self._board.as_default(step=step):
             tf.summary.image(name, tf.concat(panels, axis=1)[None])
         self._board.flush()
 
     def _keep_until(self, start: int) -> None:
-        """Drops what an interrupted run logged after its last checkpoint; those steps run again.
+        """Drops the lines that an interrupted run logged after its last checkpoint: those steps run again.
 
-        TensorBoard shows such steps twice, one over the other: its files cannot be cut.
+        TensorBoard shows such steps twice, since its files cannot be cut.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         lines = self._path.read_text().splitlines(keepends=True) if self._path.is_file() else []
@@ -75,9 +75,16 @@ class MetricsLog:
 
 
 class TrainingProgress:
-    """A bar on a terminal, a line now and then in a log: loss terms, steps/s, time left."""
+    """Shows loss terms, steps per second and time left: a bar on a terminal, some ten lines in a log."""
 
     def __init__(self, name: str, *, total: int, start: int, every: int):
+        """
+        Args:
+            name: name of the stage.
+            total: number of steps of the stage.
+            start: step at which the stage resumes.
+            every: number of steps between two updates of the bar's text.
+        """
         on_terminal = sys.stderr.isatty()
         self._every = every if on_terminal else max(every, total // 10)
         self._total = total
@@ -92,7 +99,7 @@ class TrainingProgress:
         self._name, self._start, self._began = name, start, time.monotonic()
 
     def __call__(self, step: int, metrics: dict[str, tf.Tensor]) -> None:
-        """Shows a training step, if it is one to be shown."""
+        """Shows the scalars of a training step, if it is due."""
         if not self._bar.disable:
             self._bar.update(1)
         if step % self._every and step != self._total:
@@ -110,12 +117,12 @@ class TrainingProgress:
             )
 
     def close(self) -> None:
-        """Ends the bar's line."""
+        """Finishes the line of the bar."""
         self._bar.close()
 
 
 def _step(line: str) -> float:
-    """The step of a logged line; a line cut by a kill belongs to no step that is kept."""
+    """The step of a logged line; infinite for a line that a kill cut short, so that it is dropped."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):

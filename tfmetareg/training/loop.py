@@ -1,4 +1,4 @@
-"""The only outer loop, and the only place where a training step is compiled."""
+"""The training loop of every stage, and the only place where a training step is compiled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OnMetrics = Callable[[int, dict[str, tf.Tensor]], None]
 
 
 class DivergedError(UserError):
-    """The loss is no longer a number."""
+    """The loss has become NaN or infinite."""
 
     def __init__(self, step: int):
         super().__init__(
@@ -37,22 +37,21 @@ def run_loop(
 ) -> None:
     """Runs `step_fn` on the state's batches until `total_steps` is reached.
 
-    Ctrl-C and a termination signal take effect between two steps, after a
-    checkpoint: a resumed run continues exactly there.
+    Ctrl-C and a termination signal stop it between two steps, after saving a checkpoint: a resumed run
+    continues exactly there.
 
     Args:
         step_fn: batch -> scalars by name; traced once.
-        state: advanced in place.
-        total_steps: step at which to stop, counted from the stage's beginning.
-        on_metrics: called with (step, scalars) after each step, in order. Scalars
-            are tensors.
-        checkpoints: where to save, now and then and at the end.
-        accelerator: device, "GPU:0" for instance, for which XLA compiles the step
-            as a whole and to which the next batch is copied while it works.
+        state: model, optimizers, data position and step; updated in place.
+        total_steps: step at which to stop, counted from the beginning of the stage.
+        on_metrics: callbacks, called in order with (step, scalar tensors by name) after each step.
+        checkpoints: where to save checkpoints, periodically and at the end; None to save none.
+        accelerator: device, for instance "GPU:0": XLA compiles the whole step for it, and the next batch is
+            copied to it while it computes.
 
     Raises:
-        DivergedError: training has diverged; nothing is saved then.
-        tf.errors.OpError: a record cannot be read; nothing is saved then either.
+        DivergedError: training has diverged; no checkpoint is saved.
+        tf.errors.OpError: a record cannot be read; no checkpoint is saved.
         KeyboardInterrupt: after Ctrl-C.
         SystemExit: after a termination signal.
     """
@@ -60,7 +59,7 @@ def run_loop(
     step = int(state.step.numpy())
     ahead = None
     with _stop_requests() as stop:
-        # A batch that was fetched is used: the iterator that a checkpoint holds is past it.
+        # A batch that was fetched ahead must be used: the iterator in a checkpoint is already past it.
         while step < total_steps and not (stop and ahead is None):
             batch = _next(state.iterator, accelerator) if ahead is None else ahead
             step += 1
@@ -73,7 +72,7 @@ def run_loop(
             state.step.assign(step)
             for callback in on_metrics:
                 callback(step, metrics)
-            if save:
+            if checkpoints and save:
                 checkpoints.save(state)
     if checkpoints:
         checkpoints.save(state)
@@ -82,31 +81,31 @@ def run_loop(
 
 
 def _next(iterator: Iterator[Any], accelerator: Optional[str]) -> Any:
-    """The next batch, on the accelerator if there is one."""
+    """The next batch, copied to the accelerator if there is one."""
     batch = next(iterator)
     with tf.device(accelerator):
         return tf.nest.map_structure(tf.identity, batch) if accelerator else batch
 
 
 def _launched(step_fn: StepFn, batch: Any, step: int) -> dict[str, tf.Tensor]:
-    """The step's scalars; an accelerator is still at work on them."""
+    """Starts a step and returns its scalars, which an accelerator may still be computing."""
     try:
         return step_fn(batch)
     except tf.errors.InvalidArgumentError as error:
-        if "indices" not in error.message:  # What the warp makes of a displacement that is not a number.
+        if "indices" not in error.message:  # The warp's error for a displacement of NaN or infinity.
             raise
         raise DivergedError(step) from None
 
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """Collects the signals to stop, in place of acting on them in the midst of a step."""
+    """Collects SIGINT and SIGTERM, so that they do not interrupt a step."""
     received: list[int] = []
     previous = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             previous[number] = signal.signal(number, lambda caught, frame: received.append(caught))
-        except ValueError:  # Not in the main thread, where signals do not arrive either.
+        except ValueError:  # Only the main thread can set handlers, and only it receives signals.
             break
     try:
         yield received

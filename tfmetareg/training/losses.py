@@ -1,4 +1,4 @@
-"""Eq. (1): L = -CC(F, M o phi) + lambda * |grad phi|^2."""
+"""The training loss, Eq. (1): L = -CC(F, M o phi) + lambda * |grad phi|^2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfmetareg.types import LossTerms, PairBatch
 
-# Variance of an image in [0, 1] below which a window counts as flat: half a grey level of 8 bits, squared.
+# Windows with a variance below this count as flat: the square of half an 8-bit grey level.
 _FLAT = (0.5 / 255.0) ** 2
 
 
@@ -20,6 +20,11 @@ def registration_loss(
     similarity: str = "ncc",
 ) -> LossTerms:
     """The unsupervised loss of the paper, Eq. (1), averaged over the batch.
+
+    >>> images = tf.random.uniform((2, 1, 32, 32, 1))
+    >>> loss = registration_loss(PairBatch(*images), images[1], tf.zeros((1, 32, 32, 2)))
+    >>> [round(float(term), 4) for term in loss]  # warped equals fixed, and nothing moves
+    [-1.0, -1.0, 0.0]
 
     Args:
         pair: the images; only `fixed` is compared.
@@ -41,36 +46,39 @@ def registration_loss(
 def local_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> tf.Tensor:
     """Mean squared local correlation coefficient per pair, in [0, 1].
 
-    The CC of Balakrishnan et al. (2019), with two repairs: at the border a
-    window holds only the pixels that exist (zero padding would correlate with
-    itself), and windows where either image is flat carry no information and
-    do not count.
+    The CC of Balakrishnan et al. (2019) with two corrections. Windows at the border hold only pixels inside
+    the image, since zero padding would correlate with itself. Windows in which either image is flat hold no
+    information and are left out.
+
+    >>> image = tf.random.uniform((1, 32, 32, 1))
+    >>> round(float(local_ncc(image, 1.0 - 0.5 * image)[0]), 4)  # squared: the sign does not matter
+    1.0
 
     Args:
         fixed, warped: (batch, height, width, 1) float32 in [0, 1].
         window: side of the window in pixels, odd.
 
     Returns:
-        (batch,) float32; 0 where every window is flat.
+        (batch,) float32; 0 for a pair in which every window is flat.
     """
     mean_f, mean_w, var_f, var_w, covariance = _local_moments(fixed, warped, window)
     textured = tf.stop_gradient(tf.cast((var_f > _FLAT) & (var_w > _FLAT), tf.float32))
     variances = tf.maximum(var_f, _FLAT) * tf.maximum(var_w, _FLAT)
-    # Rounding may leave |covariance| a hair above its bound.
+    # Rounding errors may lift the squared covariance slightly above the product of the variances.
     squared = tf.minimum(tf.square(covariance) / variances, 1.0)
     counted = tf.reduce_sum(textured, axis=[1, 2, 3])
     return tf.math.divide_no_nan(tf.reduce_sum(squared * textured, axis=[1, 2, 3]), counted)
 
 
 def voxelmorph_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> tf.Tensor:
-    """voxelmorph 0.2's `NCC` to the letter, for parity: zero padding, flat windows counted.
+    """`vxm.losses.NCC` of voxelmorph 0.2, for comparison: zero padding, flat windows counted.
 
     Args:
         fixed, warped: (batch, height, width, 1) float32.
         window: side of the window in pixels, odd.
 
     Returns:
-        (batch,) float32, mean over the pixels.
+        (batch,) float32, the mean over the pixels.
     """
     epsilon, size = 1e-5, float(window * window)
     stacked = tf.concat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], axis=-1)
@@ -82,9 +90,9 @@ def voxelmorph_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> t
 
 
 def smoothness(displacement: tf.Tensor) -> tf.Tensor:
-    """Mean squared forward difference of the displacement, averaged over both directions.
+    """Mean squared forward difference of the displacement, averaged over both axes.
 
-    The diffusion regularizer |grad phi|^2 as voxelmorph's `Grad("l2")` computes it.
+    The diffusion regulariser |grad phi|^2, as voxelmorph's `Grad("l2")` computes it.
 
     Args:
         displacement: (batch, height, width, 2) float32, pixels.
@@ -97,8 +105,8 @@ def smoothness(displacement: tf.Tensor) -> tf.Tensor:
 
 
 def _forward_difference(field: tf.Tensor, axis: int) -> tf.Tensor:
-    """field(i + 1) - field(i) along an axis, one shorter there."""
-    # tf.slice for its gradient: that of Python's slicing runs on one thread, many times slower.
+    """field(i + 1) - field(i) along an axis, which becomes one shorter."""
+    # tf.slice, since the gradient of Python slicing runs on one thread and is many times slower.
     shape = tf.shape(field)
     one = tf.one_hot(axis, 4, dtype=shape.dtype)
     return tf.slice(field, one, shape - one) - tf.slice(field, tf.zeros_like(one), shape - one)
@@ -106,7 +114,7 @@ def _forward_difference(field: tf.Tensor, axis: int) -> tf.Tensor:
 
 def _local_moments(fixed: tf.Tensor, warped: tf.Tensor, window: int) -> tuple[tf.Tensor, ...]:
     """Means, variances and covariance over each window, (batch, height, width, 1) each."""
-    # E[x^2] - E[x]^2 loses digits where the mean is large; centring the images costs nothing.
+    # E[x^2] - E[x]^2 loses digits if the mean is large, so the images are centred first.
     fixed, warped = fixed - 0.5, warped - 0.5
     stacked = tf.concat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], axis=-1)
     count = _box_sum(tf.ones_like(fixed[:1]), window)
@@ -115,7 +123,7 @@ def _local_moments(fixed: tf.Tensor, warped: tf.Tensor, window: int) -> tuple[tf
 
 
 def _box_sum(images: tf.Tensor, window: int) -> tf.Tensor:
-    """Sum over the window around each pixel, zero outside; separable: two 1D passes."""
+    """Sum over the window around each pixel, with zero padding, by two 1D convolutions."""
     column = tf.ones([window, 1, images.shape[-1], 1])
     row = tf.ones([1, window, images.shape[-1], 1])
 
@@ -123,5 +131,5 @@ def _box_sum(images: tf.Tensor, window: int) -> tf.Tensor:
         vertical = tf.nn.depthwise_conv2d(values, column, [1, 1, 1, 1], "SAME")
         return tf.nn.depthwise_conv2d(vertical, row, [1, 1, 1, 1], "SAME")
 
-    # An odd window is symmetric, so the gradient is the same sum, and faster than the library's.
+    # An odd window is symmetric: the gradient is the same sum, which is faster than the library's gradient.
     return tf.custom_gradient(lambda values: (sums(values), sums))(images)

@@ -1,4 +1,4 @@
-"""Optimizers: built ready for use, and put back to their first state."""
+"""Optimizers: built with their slots, and reset to their initial state."""
 
 from __future__ import annotations
 
@@ -17,21 +17,28 @@ def build_optimizer(
     updates: Optional[int] = None,
     momentum: float = 0.0,
 ) -> tf.keras.optimizers.legacy.Optimizer:
-    """An optimizer with its slots made, so that it can be traced and restored at once.
+    """Builds an optimizer with its slots, so that it can be traced and restored at once.
 
-    Keras's legacy classes: each update is one fused kernel, which on a network
-    of small layers takes a fraction of the newer classes' time.
+    It is of Keras' legacy classes: each update is one fused kernel, which takes a fraction of the newer
+    classes' time on a network of small layers.
 
     Args:
         name: "adam" or "sgd".
-        learning_rate: step size; the first one where it is annealed.
-        variables: what it will update.
-        annealing: "linear" takes the rate linearly to 0, "none" leaves it.
-        updates: number of updates over which it is annealed.
-        momentum: Nesterov's, of "sgd" alone.
+        learning_rate: step size; the initial one if it is annealed.
+        variables: variables that the optimizer will update.
+        annealing: "linear" decreases the rate linearly to 0, "none" keeps it constant.
+        updates: number of updates until an annealed rate reaches 0.
+        momentum: Nesterov momentum, for "sgd" only.
+
+    Raises:
+        ValueError: linear annealing without `updates`.
     """
     rate = learning_rate
     if annealing == "linear":
+        if updates is None:
+            raise ValueError(
+                "`annealing` (linear) needs `updates`, the number of updates until the rate is 0."
+            )
         rate = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, max(updates, 1), 0.0)
     classes = {"adam": tf.keras.optimizers.legacy.Adam, "sgd": tf.keras.optimizers.legacy.SGD}
     settings = {"momentum": momentum, "nesterov": True} if momentum else {}

@@ -1,4 +1,4 @@
-"""What is done with one pair, or k of them: a gradient step, an adaptation, a registration."""
+"""Steps on a batch of pairs: a gradient step, an adaptation by k of them, a registration."""
 
 from __future__ import annotations
 
@@ -15,13 +15,24 @@ LossFn = Callable[[PairBatch, tf.Tensor, tf.Tensor], LossTerms]
 def gradient_step(
     model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer, loss_fn: LossFn, pair: PairBatch
 ) -> LossTerms:
-    """One update of the model on one batch; pretraining, the inner loop and fine-tuning share it.
+    """Updates the model once, on one batch: the step of pretraining, of the inner loop and of fine-tuning.
+
+    >>> from tfmetareg.models.registry import build_model
+    >>> from tfmetareg.training.losses import registration_loss
+    >>> from tfmetareg.training.optim import build_optimizer
+    >>> model = build_model("vxm_dense", (16, 16), features=[[4], [4, 4]])
+    >>> optimizer = build_optimizer("adam", 1e-3, model.trainable_variables)
+    >>> pair = PairBatch(*tf.random.uniform((2, 1, 16, 16, 1)))
+    >>> before = gradient_step(model, optimizer, registration_loss, pair)
+    >>> after = gradient_step(model, optimizer, registration_loss, pair)
+    >>> bool(after.total < before.total)
+    True
 
     Args:
         model: `warped, displacement = model([moving, fixed])`.
         optimizer: built for the model's trainable variables.
         loss_fn: (pair, warped, displacement) -> LossTerms.
-        pair: (batch, height, width, 1) each, float32 in [0, 1] or uint8.
+        pair: moving and fixed, (batch, height, width, 1) each, float32 in [0, 1] or uint8.
 
     Returns:
         The loss before the update.
@@ -38,11 +49,21 @@ def gradient_step(
 def adapt(
     model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer, loss_fn: LossFn, pairs: PairBatch
 ) -> LossTerms:
-    """k gradient steps, one after the other, as one graph loop.
+    """Makes k gradient steps, one after the other, as one graph loop.
+
+    >>> from tfmetareg.models.registry import build_model
+    >>> from tfmetareg.training.losses import registration_loss
+    >>> from tfmetareg.training.optim import build_optimizer
+    >>> model = build_model("vxm_dense", (16, 16), features=[[4], [4, 4]])
+    >>> optimizer = build_optimizer("adam", 1e-3, model.trainable_variables)
+    >>> pairs = PairBatch(*tf.random.uniform((2, 5, 1, 16, 16, 1)))  # k = 5 batches of one pair
+    >>> losses = adapt(model, optimizer, registration_loss, pairs)
+    >>> int(optimizer.iterations)
+    5
 
     Args:
         model, optimizer, loss_fn: as for `gradient_step`.
-        pairs: (k, batch, height, width, 1) each, float32 in [0, 1] or uint8.
+        pairs: moving and fixed, (k, batch, height, width, 1) each, float32 in [0, 1] or uint8.
 
     Returns:
         Mean of the k losses, each before its update.
@@ -56,5 +77,13 @@ def adapt(
 
 
 def register_pair(model: tf.keras.Model, pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
-    """warped (batch, height, width, 1) and displacement (batch, height, width, 2) of a batch of pairs."""
+    """Registers a batch of pairs.
+
+    Args:
+        model: `warped, displacement = model([moving, fixed])`.
+        pair: moving and fixed, (batch, height, width, 1) float32 in [0, 1] each.
+
+    Returns:
+        warped (batch, height, width, 1) and displacement (batch, height, width, 2) in pixels, (row, column).
+    """
     return model([pair.moving, pair.fixed], training=False)

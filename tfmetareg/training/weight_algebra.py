@@ -1,4 +1,4 @@
-"""Algebra on lists of weights, as Eq. (2) needs it."""
+"""Algebra on lists of weights, for Eq. (2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def copy(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
-    """The present values, safe from later assignments to the variables."""
+    """Copies of the current values; later assignments to the variables do not change them."""
     return [tf.identity(variable) for variable in variables]
 
 
@@ -19,7 +19,7 @@ def assign(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> Non
 
 
 def zeros_like(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """A zero for each weight."""
+    """Zeros in the shape of each weight."""
     return [tf.zeros_like(value) for value in values]
 
 

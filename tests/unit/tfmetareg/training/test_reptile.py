@@ -192,13 +192,13 @@ def test_an_unknown_reset_is_refused(small_model):
 def test_tasks_side_by_side_are_adapted_as_one_after_the_other(small_model):
     model, reference = small_model(), small_model()
     inner, outer = optimizers(reference)
-    lanes = [Replica(copy, optimizers(copy)[0]) for copy in (small_model() for _ in range(3))]
+    replicas = [Replica(copy, optimizers(copy)[0]) for copy in (small_model() for _ in range(3))]
     outer_beside = optimizers(model)[1]
     step = tf.function(
         lambda e: reptile_step(reference, inner, outer, registration_loss, e, reset_inner="task")
     )
     beside = tf.function(
-        lambda e: reptile_step_side_by_side(model, lanes, outer_beside, registration_loss, e)
+        lambda e: reptile_step_side_by_side(model, replicas, outer_beside, registration_loss, e)
     )
     start = values(model)
     for seed in range(2):
@@ -209,8 +209,8 @@ def test_tasks_side_by_side_are_adapted_as_one_after_the_other(small_model):
     assert largest_difference(values(model), values(reference)) < 2e-6
 
 
-def test_a_lane_for_each_task_is_needed(small_model):
+def test_a_replica_for_each_task_is_needed(small_model):
     model = small_model()
-    with pytest.raises(ValueError, match="1 lanes for 3 tasks"):
-        lanes = [Replica(model, None)]
-        reptile_step_side_by_side(model, lanes, None, registration_loss, random_episode(0))
+    with pytest.raises(ValueError, match="1 replicas for 3 tasks"):
+        replicas = [Replica(model, None)]
+        reptile_step_side_by_side(model, replicas, None, registration_loss, random_episode(0))
