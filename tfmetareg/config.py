@@ -113,7 +113,7 @@ class PretrainOptions:
         learning_rate: Learning rate of the optimizer.
         annealing: "linear" lowers the learning rate to zero over the stage.
         augment: Change grey levels, orientation and motion of each pair at random, as if of another task.
-        init: Start weights: "scratch" (random) or a voxelmorph .h5 weights file.
+        init: Start weights: "scratch" (random), "start" (shipped with the package) or a voxelmorph .h5 file.
     """
 
     steps: NonNegativeInt = 3000
@@ -144,7 +144,8 @@ class ReptileOptions:
         reset_inner: When to zero the state of the inner optimizer: "never", or at the start of each "task".
         augment: Change grey levels, orientation and motion of each sampled task at random.
         side_by_side: Adapt to the m tasks at once, with m times the memory; needs reset_inner "task".
-        init: Start weights: "pretrain" (stage of the same workdir), "scratch" (random) or a .h5 weights file.
+        init: Start weights: "pretrain" (stage of the same workdir), "scratch" (random), "start" (shipped with
+            the package) or a .h5 weights file.
     """
 
     meta_steps: PositiveInt = 400
@@ -174,8 +175,8 @@ class FinetuneOptions:
         batch_size: Pairs per gradient step.
         learning_rate: Learning rate of Adam.
         annealing: "linear" lowers the learning rate to zero over the stage.
-        init: Start weights: "reptile" or "pretrain" (stages of the same workdir), "scratch" (random) or a .h5
-            weights file.
+        init: Start weights: "reptile" or "pretrain" (stages of the same workdir), "scratch" (random), "start"
+            (shipped with the package) or a .h5 weights file.
         evaluate_every: Epochs between evaluations on the test split; 0 for none.
         name: Name of the stage, a folder in the workdir.
     """
@@ -195,8 +196,8 @@ class EvaluateOptions:
     """Measures a network on a split of one task.
 
     Args:
-        weights: Stage of the workdir or .h5 weights file; or "none" (images as they are), "affine" (alignment
-            alone: that of the records, else affine), "elastix" or "syn" (classical registration).
+        weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package); or "none" (as they
+            are), "affine" (alignment alone: that of the records, else affine), "elastix" or "syn" (classical).
         task: Task to evaluate on; the target where empty.
         split: Split of the task.
         method: Name of the result; the name of the stage or of the file where empty.
@@ -223,7 +224,7 @@ class RegisterOptions:
         moving: Image file; or a folder of images that pair up with those of `fixed` by name.
         fixed: Image file onto which `moving` is registered; or a folder of images.
         pairs: In place of both: a pairs.csv, or the folder that holds it.
-        weights: Stage of the workdir or .h5 weights file.
+        weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package).
         output: Folder of the results, one folder for each pair; <workdir>/register where empty.
         points: CSV file of points (x,y or row,col) to map; or a folder with <pair>.csv for each pair.
         points_in: Image in which the points lie. Points of the fixed image are mapped to the moving image by
@@ -259,7 +260,7 @@ class ExportOptions:
     """Writes a SavedModel for TF Serving.
 
     Args:
-        weights: Stage of the workdir or .h5 weights file.
+        weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package).
         name: Name of the model, which is written to export/<name>/<next version>.
         onnx: Write export/<name>-<version>.onnx too; needs tf2onnx.
     """

@@ -13,7 +13,7 @@ from tfmetareg.experiments.measurement import Measurement, set_results_aside
 from tfmetareg.modes.stage import Stage, State
 from tfmetareg.modes.stage import plan as plan_stages
 
-Task = Union[Stage, Measurement]
+Job = Union[Stage, Measurement]
 
 
 class Outdated(NamedTuple):
@@ -23,12 +23,12 @@ class Outdated(NamedTuple):
     measurements: list[Measurement]
 
 
-def plan(measurements: Iterable[Measurement]) -> list[Task]:
+def plan(measurements: Iterable[Measurement]) -> list[Job]:
     """The measurements in their order, each after the stages that it needs. Nothing is trained or written.
 
     Every stage is there once, finished or not: `make` of a stage or a measurement does what is missing.
     """
-    planned: dict[Path, Task] = {}
+    planned: dict[Path, Job] = {}
     for measurement in measurements:
         for stage in plan_stages([measurement.stage] if measurement.stage else []):
             planned.setdefault(stage.folder, stage)
@@ -36,7 +36,7 @@ def plan(measurements: Iterable[Measurement]) -> list[Task]:
     return list(planned.values())
 
 
-def execute(planned: Sequence[Task]) -> dict[str, str]:
+def execute(planned: Sequence[Job]) -> dict[str, str]:
     """Trains and measures what is missing.
 
     Args:
@@ -49,14 +49,14 @@ def execute(planned: Sequence[Task]) -> dict[str, str]:
         UserError: what is not optional cannot be made.
     """
     left_out = {}
-    for task in planned:
+    for job in planned:
         try:
-            task.make()
+            job.make()
         except UserError as error:
-            if not (isinstance(task, Measurement) and task.optional):
+            if not (isinstance(job, Measurement) and job.optional):
                 raise
-            left_out[task.method] = str(error)
-            print(f"{task.method}: left out, {error}", file=sys.stderr)
+            left_out[job.method] = str(error)
+            print(f"{job.method}: left out, {error}", file=sys.stderr)
     return left_out
 
 

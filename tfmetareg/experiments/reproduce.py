@@ -17,12 +17,12 @@ from typing import Optional, Union
 from tfmetareg.config import Config
 from tfmetareg.errors import UserError
 from tfmetareg.evaluation.peers import PEERS, peer
-from tfmetareg.experiments.plan import Task, execute, outdated, plan, set_aside
+from tfmetareg.experiments.plan import Job, execute, outdated, plan, set_aside
 from tfmetareg.experiments.rows import comparison_stages, row_measurements
 from tfmetareg.experiments.shots import kept_shots, shot_measurements
 from tfmetareg.modes.evaluate import show
 from tfmetareg.modes.stage import Stage
-from tfmetareg.modes.workdir import Workdir, open_workdir, read_card
+from tfmetareg.modes.workdir import Workdir, is_file_name, open_workdir, read_card
 from tfmetareg.report.pooling import pool_results
 
 # What a work directory of one seed holds beside its stages, apart from what is drawn anew.
@@ -81,7 +81,7 @@ def _with_common_network(workdir: Workdir) -> Workdir:
         UserError: two files hold different networks.
     """
     inits = {f"{one}.init": getattr(workdir.config, one).init for one in ("pretrain", "reptile")}
-    files = {key: workdir.weights(init) for key, init in inits.items() if Path(init).suffix == ".h5"}
+    files = {key: workdir.weights(init) for key, init in inits.items() if is_file_name(init)}
     resolved = [workdir.with_network_of(file) for file in files.values()]
     networks = [one.config.model for one in resolved]
     if networks[1:] and networks[0] != networks[1]:
@@ -90,7 +90,7 @@ def _with_common_network(workdir: Workdir) -> Workdir:
     return resolved[0] if resolved else workdir
 
 
-def _plan(workdir: Workdir) -> list[Task]:
+def _plan(workdir: Workdir) -> list[Job]:
     """The stages and measurements of the rows and shots that are asked for."""
     rows = row_measurements(workdir)
     return plan([*(rows[name] for name in workdir.config.reproduce.rows), *shot_measurements(workdir)])
@@ -105,9 +105,9 @@ def _check(workdir: Workdir) -> None:
     workdir.require_target()
     for split in ("finetune", "test"):
         workdir.records.shards(workdir.target, split)
-    for task in _plan(workdir):
-        if isinstance(task, Stage):
-            task.check()
+    for job in _plan(workdir):
+        if isinstance(job, Stage):
+            job.check()
 
 
 def _note_missing_peers(rows: Sequence[str]) -> None:

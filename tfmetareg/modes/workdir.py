@@ -165,6 +165,15 @@ def find_weights(workdir: Path, name: str) -> Path:
     )
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a value of `init` or `weights` stands for a file, in place of a stage of the work directory.
+
+    >>> is_file_name("best.h5"), is_file_name("start"), is_file_name("reptile")
+    (True, True, False)
+    """
+    return name in SHIPPED or Path(name).suffix == ".h5"
+
+
 def open_workdir(config: Config, path: Path) -> Workdir:
     """Opens the data, building the embedded tasks where no records are named, and sets the seed.
 

@@ -45,7 +45,7 @@ def measured(monkeypatch) -> list[str]:
 
 
 def names(planned) -> list[str]:
-    return [f"train {task.name}" if isinstance(task, Stage) else f"measure {task.method}" for task in planned]
+    return [f"train {job.name}" if isinstance(job, Stage) else f"measure {job.method}" for job in planned]
 
 
 def test_stages_come_before_the_rows_that_need_them_each_once(workdir):
