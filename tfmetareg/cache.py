@@ -21,7 +21,7 @@ def digest(values: Any, *, length: int = 16, sort_keys: bool = True) -> str:
     """SHA-256 of JSON values, in hex.
 
     >>> digest({"window": 9, "smoothness_weight": 1.0}, length=8)
-    'f20e6d2b'
+    '74d1540a'
 
     Args:
         values: whatever `json.dumps` takes.

@@ -196,8 +196,8 @@ class EvaluateOptions:
     """Measures a network on a split of one task.
 
     Args:
-        weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package); or "none" (as they
-            are), "affine" (alignment alone: that of the records, else affine), "elastix" or "syn" (classical).
+        weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package); or no network:
+            "none" (images as they are), "affine" (alignment of the records, else affine), "elastix", "syn".
         task: Task to evaluate on; the target where empty.
         split: Split of the task.
         method: Name of the result; the name of the stage or of the file where empty.
