@@ -23,6 +23,30 @@ from tfrecords_builder.sources.base import SourceTask
 
 SIZE = 32
 FEATURES = [[4, 4], [4, 4, 4]]
+# Folders and modules that are marked `slow`: they train, trace large graphs, build many records, start processes.
+SLOW = (
+    "conformance/",
+    "e2e/",
+    "packaging/",
+    "unit/benchmarks/test_build_scale.py",
+    "unit/tfmetareg/data/test_augmentation.py",
+    "unit/tfmetareg/evaluation/test_evaluator.py",
+    "unit/tfmetareg/models/",
+    "unit/tfmetareg/modes/",
+    "unit/tfmetareg/registration/test_network.py",
+    "unit/tfmetareg/serving/",
+    "unit/tfmetareg/training/test_loop.py",
+    "unit/tfmetareg/training/test_reptile.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    if missing := [place for place in SLOW if not (tests / place).exists()]:
+        raise pytest.UsageError(f"{__file__}: SLOW names {', '.join(missing)}, which is not there.")
+    for item in items:
+        if item.path.relative_to(tests).as_posix().startswith(SLOW):
+            item.add_marker("slow")
 
 
 def _seed() -> None:
