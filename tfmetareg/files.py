@@ -1,4 +1,4 @@
-"""Publishing files and folders whole: written beside their place, then renamed into it."""
+"""Publishes files and folders as a whole: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ StrPath = Union[str, os.PathLike]
 def published(path: StrPath) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` if the block succeeds.
 
-    The block writes a file or makes a folder there. A reader sees the old
-    content or the whole new one; an error or a kill leaves the old one. A file
-    replaces a file; a folder is published only where nothing stands yet.
-    The suffix is kept, for writers that choose their format by it.
+    The block writes a file or makes a folder there. A reader sees either the
+    old or the complete new content; an error or a kill leaves the old content.
+    A file may replace a file; a folder must not exist yet or be empty. The
+    temporary path has the same suffix, for writers that choose a format by it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with published(Path(folder, "note.txt")) as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     Path(folder, "note.txt").read_text()
+    'whole'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,12 +51,12 @@ def write_text(path: StrPath, text: str) -> None:
 
 
 def write_json(path: StrPath, value: Any) -> None:
-    """Publishes `value` as indented JSON; NaN is refused, since JSON has none."""
+    """Publishes `value` as indented JSON; refuses NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def sha256(path: StrPath) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """SHA-256 of a file's content, as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):

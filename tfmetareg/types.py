@@ -1,4 +1,4 @@
-"""Values that travel between the parts."""
+"""Data types that several packages exchange."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PairBatch(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One meta-step's data: moving and fixed (m, k, batch, height, width, 1).
+    """The data of one meta-step: moving and fixed, each (m, k, batch, height, width, 1).
 
-    Row t holds the k batches of the t-th sampled task, in the order in which
-    the inner loop takes them. float32 in [0, 1], or uint8 as stored: a quarter
-    of the memory, for all the m k batches that wait while one is used.
+    Row t holds the k batches of the t-th sampled task, in the order of the
+    inner loop's steps. float32 in [0, 1], or uint8 as stored, which takes a
+    quarter of the memory.
     """
 
     moving: Any
@@ -36,33 +36,38 @@ class LossTerms(NamedTuple):
 
 
 def no_landmarks() -> np.ndarray:
-    """Landmarks of a pair that has none: float32 (0, 2)."""
+    """Landmarks of a pair without landmarks: float32 (0, 2)."""
     return np.zeros((0, 2), np.float32)
 
 
 def no_alignment() -> np.ndarray:
-    """Alignment of a pair that needs none: the identity, float32 (2, 3)."""
+    """Alignment of an unaligned pair: the identity, float32 (2, 3)."""
     return np.eye(2, 3, dtype=np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class ImagePair:
-    """One pair of 2D images as a source delivers it, or as a record holds it.
+    """One pair of 2D images, raw as a source gives it or preprocessed as in a record.
+
+    >>> import numpy as np
+    >>> pair = ImagePair("a:b", "eye1", np.zeros((8, 8)), np.ones((8, 8)))
+    >>> pair.fixed_landmarks.shape, pair.split
+    ((0, 2), None)
 
     Attributes:
         key: name of the pair, unique within its task.
-        subject: person or eye that the pair shows; splits never divide one.
-        moving, fixed: (height, width). Raw intensities in any real dtype when
-            delivered by a source; uint8 of one common shape in a record.
+        subject: person or eye that the pair shows; a subject is never in two splits.
+        moving, fixed: (height, width). Raw intensities of any real dtype from
+            a source; uint8 of one common shape in a record.
         moving_landmarks, fixed_landmarks: float32 (n, 2), (row, column) in
-            pixels of the image beside them, row i matching row i; n may be 0.
+            pixels of their image; row i of one matches row i of the other. n may be 0.
         moving_spacing, fixed_spacing: pixel size (row, column) in mm, or None.
-        moving_labels, fixed_labels: uint8 (height, width) of the image beside
-            them, 0 for background, or None; both or neither.
-        alignment: float32 (2, 3), [A | t] in pixels, (row, column): the point p
-            of `fixed` lies about at A p + t in `moving`, which is as it was before.
-        split: "train", "finetune" or "test" where the source prescribes it.
-        task: task that the pair belongs to where the source prescribes it.
+        moving_labels, fixed_labels: uint8 (height, width) of their image, 0 for
+            background; both or neither may be None.
+        alignment: float32 (2, 3), [A | t], (row, column) in pixels: the point p of
+            `fixed` lies at about A p + t in `moving`. `moving` itself is not aligned.
+        split: "train", "finetune" or "test" if the source prescribes it, else None.
+        task: name of the task if the source prescribes it, else None.
     """
 
     key: str

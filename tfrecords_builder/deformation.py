@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -15,7 +16,7 @@ from scipy import ndimage, sparse
 _LEAST_JACOBIAN = 0.2
 
 
-def smooth_noise(shape: tuple[int, int], rng: np.random.Generator, *, smoothness_px: float) -> np.ndarray:
+def smooth_noise(shape: Sequence[int], rng: np.random.Generator, *, smoothness_px: float) -> np.ndarray:
     """Gaussian random field with zero mean and unit standard deviation over the ensemble.
 
     White noise on a lattice, interpolated by a separable Gaussian: two small matrix products in place of a
@@ -47,7 +48,7 @@ def separable(rows: sparse.csr_matrix, weights: np.ndarray, columns: sparse.csr_
 
 
 def random_displacement(
-    shape: tuple[int, int],
+    shape: Sequence[int],
     rng: np.random.Generator,
     *,
     rms_px: float,
@@ -202,7 +203,7 @@ def _gaussian_basis(length: int, smoothness_px: float) -> sparse.csr_matrix:
 
 
 def _rigid_displacement(
-    shape: tuple[int, int], rng: np.random.Generator, rotation_deg: float, translation_px: float
+    shape: Sequence[int], rng: np.random.Generator, rotation_deg: float, translation_px: float
 ) -> np.ndarray:
     """Displacement (height, width, 2) of a random rotation about the centre and a random translation."""
     angle = math.radians(rotation_deg) * rng.uniform(-1, 1)

@@ -124,7 +124,7 @@ def shuffle_key(seed: int, name: str) -> str:
     """Sort key that puts names into a random order, which depends on `seed` alone.
 
     >>> sorted("abcd", key=lambda name: shuffle_key(0, name))
-    ['b', 'c', 'd', 'a']
+    ['d', 'a', 'c', 'b']
     """
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
@@ -136,7 +136,7 @@ def held_out_subjects(
 
     >>> pairs = [PairInfo(f"pair{number}", f"subject{number}", None) for number in range(5)]
     >>> held_out_subjects([pairs], test_fraction=0.2)
-    {'subject1'}
+    {'subject2'}
 
     Args:
         tasks: the pairs of each task. Tasks with prescribed splits do not count.

@@ -1,16 +1,28 @@
-"""Affine alignments as (2, 3) matrices: composed, inverted, applied to points, images and displacements."""
+"""Affine alignments, (2, 3) matrices [A | t]: compose them, invert them, apply them to points and images.
+
+The point p of the fixed image lies at A p + t in the moving image; points are (row, column) in pixels.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
+from tfmetareg.geometry.frame import pixel_points
+
 
 def resample(image: np.ndarray, alignment: np.ndarray) -> np.ndarray:
-    """The moving image on the fixed grid: bilinear, 0 where it has no pixel.
+    """The aligned moving image, on the fixed grid: bilinear, 0 where the moving image has no pixel.
+
+    >>> import numpy as np
+    >>> image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    >>> resample(image, np.array([[1.0, 0, 0], [0, 1, 1]]))  # column c shows column c + 1
+    array([[ 1,  2,  3,  0],
+           [ 5,  6,  7,  0],
+           [ 9, 10, 11,  0]], dtype=uint8)
 
     Args:
-        image: (height, width), real, or integers, which are then rounded to.
+        image: (height, width), any real dtype; integers are rounded.
         alignment: (2, 3).
 
     Returns:
@@ -23,39 +35,55 @@ def resample(image: np.ndarray, alignment: np.ndarray) -> np.ndarray:
 
 
 def points_to_moving(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
-    """Where points of the fixed (or aligned) grid lie in the moving image as it was: float32 (n, 2)."""
+    """Carries points, (n, 2), of the fixed grid to the moving image: float32 (n, 2).
+
+    >>> import numpy as np
+    >>> points_to_moving(np.array([[2.0, 3.0]]), np.array([[1.0, 0, 5], [0, 1, -1]])).tolist()
+    [[7.0, 2.0]]
+    """
     return (points @ alignment[:, :2].T + alignment[:, 2]).astype(np.float32)
 
 
 def points_to_aligned(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
-    """Inverse of `points_to_moving`: where points of the moving image come to lie on the fixed grid."""
+    """Inverse of `points_to_moving`: carries points of the moving image to the fixed grid."""
     inverse = np.linalg.inv(alignment[:, :2].astype(np.float64))
     return ((points - alignment[:, 2]) @ inverse.T).astype(np.float32)
 
 
 def compose_displacement(displacement: np.ndarray, alignment: np.ndarray) -> np.ndarray:
-    """The one displacement of an alignment and of what was found after it: A (p + u(p)) + t - p.
+    """The displacement of an alignment and a displacement after it: A (p + u(p)) + t - p.
+
+    >>> import numpy as np
+    >>> shift = np.array([[1.0, 0, 5], [0, 1, -1]])
+    >>> compose_displacement(np.zeros((4, 4, 2), np.float32), shift)[0, 0].tolist()
+    [5.0, -1.0]
 
     Args:
-        displacement: u, (height, width, 2) float32, pixels, (row, column): registers the aligned moving
-            image to the fixed one.
-        alignment: [A | t], (2, 3), as `align` gives it.
+        displacement: u, float32 (height, width, 2), pixels, (row, column), which registers the aligned moving
+            image to the fixed image.
+        alignment: [A | t], (2, 3), as returned by `align`.
 
     Returns:
-        (height, width, 2) float32 on the fixed grid: warps the moving image as it was, in one interpolation.
+        float32 (height, width, 2) on the fixed grid; warps the unaligned moving image in one interpolation.
     """
-    reached = np.stack(np.indices(displacement.shape[:2], np.float32), axis=-1) + displacement
-    # A q + t - p is u(p) + (A - I) q + t for q = p + u(p): without an alignment exactly u.
-    return (displacement + reached @ (alignment[:, :2] - np.eye(2)).T + alignment[:, 2]).astype(np.float32)
+    displaced = pixel_points(displacement.shape[:2], np.float32) + displacement
+    # With q = p + u(p), A q + t - p equals u(p) + (A - I) q + t, which is exactly u for the identity.
+    return (displacement + displaced @ (alignment[:, :2] - np.eye(2)).T + alignment[:, 2]).astype(np.float32)
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The alignment, float64 (2, 3), that is `first` and then `second`."""
+    """The alignment that applies `first`, then `second`: float64 (2, 3)."""
     matrix = second[:, :2].astype(np.float64)
     return np.column_stack([matrix @ first[:, :2], matrix @ first[:, 2] + second[:, 2]])
 
 
 def invert(alignment: np.ndarray) -> np.ndarray:
-    """The alignment, float64 (2, 3), that leads back."""
+    """The inverse alignment, float64 (2, 3).
+
+    >>> import numpy as np
+    >>> alignment = np.array([[0.0, -1, 5], [1, 0, -1]])
+    >>> compose(invert(alignment), alignment).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
     matrix = np.linalg.inv(alignment[:, :2].astype(np.float64))
     return np.column_stack([matrix, -matrix @ alignment[:, 2]])

@@ -1,4 +1,4 @@
-"""The spatial transformer: warping images and reading fields, on the conventions of this project."""
+"""The spatial transformer: warps batches of images, and carries points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from tfmetareg._compat import tfa
 def warp(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     """warped(x) = moving(x + displacement(x)), bilinear, border values continued outwards.
 
-    Same numbers as voxelmorph's SpatialTransformer and `tfa.image.dense_image_warp`,
-    without the one's loop over the batch and the other's nested graphs.
+    The numbers are those of voxelmorph's SpatialTransformer, which loops over the batch, and of
+    `tfa.image.dense_image_warp`, which nests graphs.
+
+    >>> moving = tf.reshape(tf.range(6.0), [1, 2, 3, 1])
+    >>> warp(moving, tf.fill([1, 2, 3, 2], 0.5))[0, 0, :, 0].numpy().tolist()
+    [2.0, 3.0, 3.5]
 
     Args:
         moving: (batch, height, width, channels) float32.
@@ -27,7 +31,7 @@ def warp(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     left, right = _cell(by_columns + tf.range(tf.cast(width, tf.float32)), width)
     first = tf.range(batch)[:, None, None] * height * width + top * width + left
     pixels = tf.reshape(moving, [-1, channels])
-    # An axis of one pixel has no next one.
+    # An axis of one pixel has no next pixel.
     next_row, next_column = width * tf.minimum(height - 1, 1), tf.minimum(width - 1, 1)
     above, below = (
         _between(tf.gather(pixels, first + row), tf.gather(pixels, first + row + next_column), right)
@@ -37,7 +41,7 @@ def warp(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
 
 
 def _cell(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixel before a position along an axis of that size, int32, and how far beyond it lies, 0 to 1."""
+    """The pixel before a position along an axis, int32, and the position's distance from it, 0 to 1."""
     last = tf.cast(size - 1, tf.float32)
     position = tf.clip_by_value(position, 0.0, last)
     before = tf.stop_gradient(tf.minimum(tf.floor(position), tf.maximum(last - 1.0, 0.0)))
@@ -56,22 +60,22 @@ def warp_labels(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
         displacement: (height, width, 2) float32, pixels, (row, column).
 
     Returns:
-        (height, width, channels), of the values of `moving`.
+        (height, width, channels), of the dtype of `moving`.
     """
     height, width = tf.unstack(tf.shape(displacement)[:2])
     steps = tf.cast(tf.round(displacement), tf.int32)
     rows = tf.clip_by_value(tf.range(height)[:, None] + steps[..., 0], 0, height - 1)
     columns = tf.clip_by_value(tf.range(width)[None] + steps[..., 1], 0, width - 1)
-    flat = tf.reshape(moving, [height * width, tf.shape(moving)[2]])  # gather_nd refuses 0 channels
+    flat = tf.reshape(moving, [height * width, tf.shape(moving)[2]])  # gather_nd refuses 0 channels.
     return tf.gather(flat, rows * width + columns)
 
 
 def displace_points(points: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
-    """Carries points of the fixed image to the moving one: p + displacement(p).
+    """Carries points of the fixed image to the moving image: p + displacement(p).
 
     Args:
         points: (batch, n, 2) float32, (row, column), pixels, inside the image.
-        displacement: (batch, height, width, 2) float32, read bilinearly.
+        displacement: (batch, height, width, 2) float32, pixels; interpolated bilinearly.
 
     Returns:
         (batch, n, 2) float32.

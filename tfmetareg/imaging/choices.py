@@ -1,8 +1,9 @@
-"""The words that image options take; importing them loads no library."""
+"""Values of the image options, and file endings. Importing this module loads no library."""
 
 from __future__ import annotations
 
-FORMATS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".nii", ".nii.gz", ".npy")
+NIFTI = (".nii", ".nii.gz")
+FORMATS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", *NIFTI, ".npy")
 COLOURS = ("green", "luminance")
 FITS = ("resize", "pad", "crop")
 INTENSITIES = ("equalize", "clahe", "percentile", "none")

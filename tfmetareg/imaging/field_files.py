@@ -1,9 +1,8 @@
-"""Displacements in physical space, in files that ITK, SimpleITK and ANTs read.
+"""Files of displacements in physical space, which ITK, SimpleITK and ANTs read.
 
-Lengths are in mm, and everything physical is in ITK's order (x, y) and orientation (LPS), as SimpleITK gives
-it: that is where this module differs from the (row, column) of all others. A displacement u in pixels, on the
-fixed grid, becomes the field D of vectors in mm that leads from the physical place of a pixel p of the fixed
-image to that of p + u(p) in the moving one.
+Physical values are in mm, in ITK's order (x, y) and orientation (LPS), whereas all other modules use (row,
+column) in pixels. A displacement u in pixels on the fixed grid is stored as a field of vectors in mm: from
+the physical place of a pixel p of the fixed image to the physical place of p + u(p) in the moving image.
 """
 
 from __future__ import annotations
@@ -15,21 +14,22 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Optional, TypeVar
+from typing import Any, NamedTuple, Optional, TypeVar
 
 import h5py
 import nibabel
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
+from scipy import ndimage
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import UserError, one_line
 from tfmetareg.files import StrPath, published
-from tfmetareg.geometry.displacement import fill_gaps
+from tfmetareg.geometry.frame import pixel_points
+from tfmetareg.imaging.choices import NIFTI
 from tfmetareg.imaging.grid import Grid, itk_grid
 
-IMAGES = (".nii", ".nii.gz")
 TRANSFORMS = (".h5", ".tfm")
-FORMATS = (*IMAGES, *TRANSFORMS, ".npz")
+FORMATS = (*NIFTI, *TRANSFORMS, ".npz")
 
 _CONVENTION = (
     "The point p of the fixed image lies at p + displacement[p] in the moving one: pixels, (row, column), "
@@ -39,7 +39,7 @@ Written = TypeVar("Written", sitk.Image, sitk.Transform)
 
 
 class DisplacementField(NamedTuple):
-    """A displacement, (height, width, 2) float32, pixels, (row, column), and the grids of its two images."""
+    """A displacement, float32 (height, width, 2), pixels, (row, column), and the grids of the two images."""
 
     displacement: np.ndarray
     fixed: Grid
@@ -47,43 +47,50 @@ class DisplacementField(NamedTuple):
 
 
 def write_field(path: StrPath, displacement: np.ndarray, fixed: Grid, moving: Grid) -> None:
-    """Publishes a displacement as a file, of a format by the path's ending.
+    """Publishes a displacement as a file; the ending of the path chooses the format.
 
-    * `.nii.gz`, `.nii`: vectors in mm on the fixed grid, float32, as `sitk.ReadImage` reads them and as ANTs
-      names its own `...Warp.nii.gz`.
-    * `.h5`, `.tfm`: the same as a DisplacementFieldTransform, for `sitk.ReadTransform` and ANTs.
-    * `.npz`: the displacement in pixels as it is, `fixed_spacing`, `fixed_origin`, `fixed_direction`,
-      `moving_shape`, `moving_spacing` and so on, and the convention in words.
+    * `.nii.gz`, `.nii`: vectors in mm on the fixed grid, float32, for `sitk.ReadImage`; ANTs'
+    `...Warp.nii.gz`
+      files have this format.
+    * `.h5`, `.tfm`: the same vectors as a DisplacementFieldTransform, for `sitk.ReadTransform` and ANTs.
+    * `.npz`: the displacement in pixels, the grids as `fixed_spacing`, `fixed_origin`, `fixed_direction`,
+      `moving_shape` and so on, and the convention in words.
 
-    All of them resample the moving image to the fixed grid and carry points from the fixed image to the
-    moving one. Outside the fixed image ITK displaces nothing.
+    All formats resample the moving image to the fixed grid and carry points from the fixed image to the
+    moving image. Outside the fixed image ITK displaces nothing.
+
+    >>> import numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_field(f"{folder}/field.npz", np.ones((8, 9, 2), np.float32), Grid((8, 9)), Grid((8, 9)))
+    ...     read_field(f"{folder}/field.npz").displacement.shape
+    (8, 9, 2)
 
     Args:
         path: of the file.
         displacement: (height, width, 2) float32, pixels, (row, column), of the shape of `fixed`. Where it is
-            NaN, as that of `fields.inverse` may be, ITK's formats have the nearest pixel's, since NIfTI
-            files and text have no NaN; `.npz` keeps it.
-        fixed, moving: the grids of the two images; the other way round for an inverse.
+            NaN, as an inverse may be, ITK's formats store the value of the nearest other pixel, since NIfTI
+            files and text have no NaN; `.npz` keeps NaN.
+        fixed, moving: the grids of the two images; for an inverse displacement, swap them.
 
     Raises:
         ValueError: the path has another ending.
-        OSError: the file cannot be written, or not the whole of it.
+        OSError: the file could not be written completely.
     """
     name = Path(path).name.lower()
     if name.endswith(".npz"):
-        content = io.BytesIO()  # A zip file that cannot be written complains once more when it is collected.
+        content = io.BytesIO()  # An unwritable zip file would raise again when it is garbage-collected.
         np.savez(content, **_arrays(displacement, fixed, moving))
         with published(path) as temporary:
             temporary.write_bytes(content.getbuffer())
     elif name.endswith(FORMATS):
         vectors = _vectors(displacement, fixed, moving)
-        # ITK tells a format by its whole ending, which a temporary name keeps the last part of.
+        # ITK chooses the format by the whole ending; a temporary name keeps only its last part.
         with (
             published(path) as temporary,
             tempfile.TemporaryDirectory(prefix=".", dir=temporary.parent) as folder,
         ):
             written = Path(folder, name)
-            if name.endswith(IMAGES):
+            if name.endswith(NIFTI):
                 write_whole(sitk.WriteImage, fixed.image(vectors.astype(np.float32)), written)
             else:
                 transform = sitk.DisplacementFieldTransform(fixed.image(vectors))
@@ -94,10 +101,15 @@ def write_field(path: StrPath, displacement: np.ndarray, fixed: Grid, moving: Gr
 
 
 def write_whole(write: Callable[[Written, str], None], value: Written, path: Path) -> None:
-    """Has SimpleITK write a file, and reads that again: on a full disk it is cut short, and nothing said.
+    """Writes a file with SimpleITK and reads it back: on a full disk SimpleITK truncates it silently.
+
+    Args:
+        write: SimpleITK's function.
+        value: its first argument, an image or a transform.
+        path: of the file.
 
     Raises:
-        OSError: it is not written whole.
+        OSError: the file was not written completely.
     """
     try:
         write(value, str(path))
@@ -108,8 +120,27 @@ def write_whole(write: Callable[[Written, str], None], value: Written, path: Pat
 
 def _vectors(displacement: np.ndarray, fixed: Grid, moving: Grid) -> np.ndarray:
     """float64 (height, width, 2), (x, y) in mm."""
-    pixels = np.stack(np.indices(fixed.shape), axis=-1)
+    pixels = pixel_points(fixed.shape)
     return moving.places(pixels + fill_gaps(displacement)) - fixed.places(pixels)
+
+
+def fill_gaps(displacement: np.ndarray) -> np.ndarray:
+    """Replaces NaN by the displacement of the nearest other pixel.
+
+    Args:
+        displacement: (height, width, 2).
+
+    Returns:
+        (height, width, 2) without NaN.
+
+    Raises:
+        ValueError: every pixel is NaN.
+    """
+    holes = np.isnan(displacement).any(axis=-1)
+    if holes.all():
+        raise ValueError("displacement must have a pixel that is not NaN, got none")
+    rows, columns = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
+    return displacement[rows, columns]
 
 
 def _arrays(displacement: np.ndarray, fixed: Grid, moving: Grid) -> dict[str, np.ndarray]:
@@ -121,15 +152,16 @@ def _arrays(displacement: np.ndarray, fixed: Grid, moving: Grid) -> dict[str, np
 
 
 def read_field(path: StrPath, moving: Optional[Grid] = None) -> DisplacementField:
-    """Reads what `write_field` wrote, or a displacement field of ITK's or ANTs'.
+    """Reads a file of `write_field`, or a displacement field of ITK or ANTs.
 
     Args:
         path: of the file.
-        moving: the grid of the moving image, which ITK's formats do not tell. An `.npz` file does; for one,
-            this is ignored.
+        moving: grid of the moving image. Required for ITK's formats, which do not store it; ignored for
+            `.npz`, which does.
 
     Raises:
-        UserError: missing, unreadable or of another ending, no 2D displacement field, or `moving` is needed.
+        UserError: the file is missing, unreadable, of another ending, or holds no 2D displacement field; or
+            `moving` is missing.
     """
     name = Path(path).name.lower()
     if not os.path.isfile(path):
@@ -142,9 +174,9 @@ def read_field(path: StrPath, moving: Optional[Grid] = None) -> DisplacementFiel
         raise UserError(f"{path}: does not tell the moving image's grid; give it, or read the .npz file.")
     field = _read_vectors(path, name)
     fixed = itk_grid(field)
-    pixels = np.stack(np.indices(fixed.shape), axis=-1)
-    landed = moving.points(fixed.places(pixels) + sitk.GetArrayViewFromImage(field))
-    return DisplacementField((landed - pixels).astype(np.float32), fixed, moving)
+    pixels = pixel_points(fixed.shape)
+    carried = moving.points(fixed.places(pixels) + sitk.GetArrayViewFromImage(field))
+    return DisplacementField((carried - pixels).astype(np.float32), fixed, moving)
 
 
 def _read_arrays(path: StrPath) -> DisplacementField:
@@ -162,7 +194,7 @@ def _read_arrays(path: StrPath) -> DisplacementField:
 def _read_vectors(path: StrPath, name: str) -> sitk.Image:
     try:
         _check_whole(path, name)
-        if name.endswith(IMAGES):
+        if name.endswith(NIFTI):
             field = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
         else:
             field = sitk.DisplacementFieldTransform(sitk.ReadTransform(str(path))).GetDisplacementField()
@@ -177,11 +209,12 @@ def _read_vectors(path: StrPath, name: str) -> sitk.Image:
 
 
 def _check_whole(path: StrPath, name: str) -> None:
-    """Raises where the file is cut short: ITK takes what is missing for 0, or says so in many lines."""
+    """Raises if the file is truncated, for which ITK reads zeros or prints many lines."""
     if name.endswith(".gz"):
         gzip.decompress(Path(path).read_bytes())
-    if name.endswith(IMAGES):
-        np.asanyarray(nibabel.load(path).dataobj)
+    if name.endswith(NIFTI):
+        image: Any = nibabel.load(path)  # Its type is that of any image, which has no data.
+        np.asanyarray(image.dataobj)
     elif name.endswith(".h5"):
         h5py.File(path).close()
     elif name.endswith(".tfm"):
@@ -191,5 +224,4 @@ def _check_whole(path: StrPath, name: str) -> None:
 
 
 def _unreadable(path: StrPath, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[-200:] or type(error).__name__
-    return UserError(f"{path}: no readable displacement ({reason}); write it again.")
+    return UserError(f"{path}: no readable displacement ({one_line(error)[-200:]}); write it again.")

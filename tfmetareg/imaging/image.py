@@ -1,4 +1,4 @@
-"""An image as people hand it over: pixels with all their channels, and the grid they lie on."""
+"""An image as the caller gives it: pixels with all channels, and their grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813 - its customary name
 
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.grid import Grid, affine_grid, itk_grid, read_grid
-from tfmetareg.imaging.read import check_image, is_nifti, one_channel, read_pixels
+from tfmetareg.imaging.read import check_image, is_nifti, one_channel, read_pixels, without_trailing_axes
 
 # NumPy array, path, SimpleITK image or nibabel image.
 ImageLike = Union[str, os.PathLike, np.ndarray, Any]
@@ -24,9 +24,9 @@ class Image:
 
     Attributes:
         pixels: (height, width) or (height, width, channels), any real dtype.
-        grid: where the pixels lie; a pixel apart from each other where nothing is known.
-        name: what an error calls it: its path, or "moving".
-        spacing: pixel size (row, column) in mm where the image came with one, else None.
+        grid: where the pixels lie; `Grid(shape)` if unknown.
+        name: name in error messages: the image's path, or for instance "moving".
+        spacing: pixel size (row, column) in mm of images that have one, else None.
     """
 
     pixels: np.ndarray
@@ -42,8 +42,17 @@ class Image:
     def grey(self, colour: str = "green") -> np.ndarray:
         """One channel, (height, width), in the image's dtype; see `read_image`.
 
+        >>> import numpy as np
+        >>> image = Image(np.arange(300, dtype=np.uint16).reshape(10, 10, 3), Grid((10, 10)))
+        >>> image.grey()[0, :3]
+        array([1, 4, 7], dtype=uint16)
+
+        Args:
+            colour: grey value of a colour image: "green" or "luminance".
+
         Raises:
-            UserError: not 2D, smaller than 8 pixels, holding NaN or infinity, or constant.
+            UserError: the image is not 2D, has fewer than 8 pixels a side, holds NaN or infinity, or is
+                constant.
         """
         pixels = self.pixels if is_nifti(self.name) else one_channel(self.pixels, colour)
         check_image(pixels, self.name)
@@ -51,18 +60,19 @@ class Image:
 
 
 def open_image(source: ImageLike, name: str = "image") -> Image:
-    """Reads an image of whatever kind.
+    """Opens an image of any supported kind.
 
+    >>> import numpy as np
     >>> open_image(np.zeros((20, 30), np.uint8)).shape
     (20, 30)
 
     Args:
         source: path of any file that `read_image` reads, `volume.nii.gz#12` included; NumPy array
-            (height, width) or (height, width, channels); 2D SimpleITK or nibabel image, whose grid is kept.
-        name: what an error calls an image that has no path.
+            (height, width) or (height, width, channels); 2D SimpleITK or nibabel image, with its grid.
+        name: name in error messages of an image without a path.
 
     Raises:
-        UserError: a file that cannot be read, or an image that is not 2D.
+        UserError: the file cannot be read, or the image is not 2D.
     """
     if isinstance(source, Image):
         return source
@@ -85,13 +95,11 @@ def _from_itk(image: sitk.Image, name: str) -> Image:
 
 
 def _from_nibabel(image: Any, name: str) -> Image:
-    pixels = np.asarray(image.dataobj)
-    while pixels.ndim > 2 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim != 2:
-        raise UserError(f"{name}: must be a 2D image, got shape {pixels.shape}; take a slice of it.")
-    grid = affine_grid(image.affine, pixels.T.shape)
-    return Image(pixels.T, grid, name, grid.spacing[::-1])
+    voxels = without_trailing_axes(np.asarray(image.dataobj))
+    if voxels.ndim != 2:
+        raise UserError(f"{name}: must be a 2D image, got shape {voxels.shape}; take a slice of it.")
+    grid = affine_grid(image.affine, (voxels.shape[1], voxels.shape[0]))
+    return Image(voxels.T, grid, name, grid.spacing[::-1])
 
 
 def _height_width(pixels: np.ndarray, name: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The rows of a `pairs.csv` and the image pairs that they name."""
+"""The table `pairs.csv`, and the image pairs that its rows name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from tfmetareg.imaging.volumes import slice_spacing
 from tfmetareg.types import ImagePair, no_landmarks
 
 TABLE = "pairs.csv"
-
-
 REQUIRED_COLUMNS = ("moving", "fixed")
-
-
 _COLUMNS = (
     *REQUIRED_COLUMNS,
     "task",
@@ -34,15 +30,22 @@ _COLUMNS = (
     "fixed_spacing",
 )
 
-
+# Cell by column.
 Row = dict[str, str]
 
 
 def listed_pairs(path: Path, problems: Problems) -> list[tuple[str, Row]]:
-    """Rows of a `pairs.csv` that name files within its folder, each pair once, as (where, cell by column).
+    """Reads the rows of a `pairs.csv`.
+
+    Args:
+        path: of the table.
+        problems: collects rows with mistakes: a pair listed twice, or files outside the table's folder.
+
+    Returns:
+        The other rows, each with its place in the file for error messages: (where, row).
 
     Raises:
-        UserError: no file, or one of which nothing can be read.
+        UserError: the table cannot be read, or its columns are wrong.
     """
     table = read_table(path)
     _check_columns(path, table)
@@ -74,22 +77,22 @@ def _checked_rows(path: Path, table: CsvTable, problems: Problems) -> list[tuple
     checked = []
     seen: dict[tuple[str, ...], str] = {}
     for number, row in table.rows:
-        found = list(_row_problems(row))
+        mistakes = list(_row_mistakes(row))
         files = [os.path.realpath(path.parent / row[name]) for name in REQUIRED_COLUMNS]
-        if not found and files[0] == files[1]:
-            found.append(f"`{row['moving']}` is both the moving and the fixed image; name two images.")
+        if not mistakes and files[0] == files[1]:
+            mistakes.append(f"`{row['moving']}` is both the moving and the fixed image; name two images.")
         first = seen.setdefault((row.get("task", ""), *files), f"line {number}")
-        if not found and first != f"line {number}":
-            found.append(f"the same pair as in {first}; remove one of the two.")
-        for problem in found:
-            problems.add(f"{path}, line {number}: {problem}")
-        if not found:
+        if not mistakes and first != f"line {number}":
+            mistakes.append(f"the same pair as in {first}; remove one of the two.")
+        for mistake in mistakes:
+            problems.add(f"{path}, line {number}: {mistake}")
+        if not mistakes:
             checked.append((f"{path}, line {number}", row))
     return checked
 
 
-def _row_problems(row: Row) -> Iterator[str]:
-    """What is wrong with a row by itself."""
+def _row_mistakes(row: Row) -> Iterator[str]:
+    """Mistakes that a row has by itself."""
     for name in REQUIRED_COLUMNS:
         if not row[name]:
             yield f"`{name}` is empty; name an image file."
@@ -104,15 +107,18 @@ def _row_problems(row: Row) -> Iterator[str]:
 def read_pair(
     root: Path, where: str, row: Row, subject: str, colour: str, problems: Problems
 ) -> Optional[ImagePair]:
-    """The pair of a row as `listed_pairs` gives it, or None after its problems, all of them, are told.
+    """Reads the pair of a row.
 
     Args:
-        root: what the row's paths are relative to.
-        where: the row stands.
-        row: cells by column.
-        subject: of the pair.
+        root: folder that the row's paths are relative to.
+        where: place of the row, as `listed_pairs` returns it.
+        row: cell by column.
+        subject: subject of the pair.
         colour: as for `read_image`.
-        problems: receives what is wrong with it.
+        problems: collects all mistakes in the pair.
+
+    Returns:
+        The pair; None if it has mistakes.
     """
     key = f"{row['moving']}:{row['fixed']}"
     values: dict[str, Any] = {}
@@ -130,7 +136,7 @@ def read_pair(
 
 
 def _landmarks_fit(root: Path, row: Row, values: dict[str, Any], problems: Problems) -> bool:
-    """Whether landmarks lie in their images and match in number; reports those that do not."""
+    """Whether the landmarks lie in their images and match in number; mistakes are reported."""
     before = len(problems.lines)
     files = {name: root / row.get(f"{name}_landmarks", "") for name in REQUIRED_COLUMNS}
     points = {name: values[f"{name}_landmarks"] for name in REQUIRED_COLUMNS}
@@ -151,7 +157,7 @@ def _landmarks(root: Path, row: Row, name: str) -> np.ndarray:
 
 
 def _spacing(where: str, text: str) -> Optional[tuple[float, float]]:
-    """(row, column) in mm of "0.5", "0.5 0.4" or "0.5x0.4"; None of nothing."""
+    """Parses "0.5", "0.5 0.4" or "0.5x0.4" as (row, column) in mm; None for an empty text."""
     if not text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is done to each pair before it becomes a record: by default, as the paper does."""
+"""Preprocessing of image pairs before they become records; the defaults are the paper's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from tfmetareg.errors import UserError
 from tfmetareg.geometry.align import KINDS, align
 from tfmetareg.geometry.frame import FrameMapping, centre_mapping, inside_image, resize_mapping
 from tfmetareg.imaging.choices import COLOURS, FITS, INTENSITIES, PERCENTILES
-from tfmetareg.imaging.intensity import CLAHE_CLIP_LIMIT, LEVELS, as_it_is, map_intensities, unit_range
+from tfmetareg.imaging.intensity import CLAHE_CLIP_LIMIT, LEVELS, map_intensities, scale_by_dtype, unit_range
 from tfmetareg.imaging.read import check_image
 from tfmetareg.imaging.tables import check_inside
 from tfmetareg.types import ImagePair
 
-# Raised whenever the same input gives other records, so that old and new ones are never mixed.
+# To be raised with every change that gives other records: old and new records must not be mixed.
 VERSION = 3
 
 
 class MisfitError(UserError):
-    """An image that cannot be brought to the records' frame: what is wrong, and what the builder can do."""
+    """An image does not fit the records' frame.
+
+    Attributes:
+        problem: what is wrong, without the remedy, which applies to the builder's command line only.
+    """
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}; {remedy}")
@@ -32,19 +36,22 @@ class MisfitError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done to each image, and then to the pair.
+    """Settings of the preprocessing.
+
+    >>> Preprocessing((128, 128), intensity="clahe").describe()["clahe_clip_limit"]
+    0.01
 
     Attributes:
         image_size: (height, width) of the records.
-        fit: "resize" stretches the image to that size; "pad" and "crop" keep its pixels and put its middle
-            into the records' middle: "pad" refuses a larger image, "crop" cuts it.
-        intensity: "equalize" (histogram), "clahe" (adaptive, limited contrast), "percentile" (scaling
-            alone), or "none" (8 and 16 bit values and floats in [0, 1] as they are).
+        fit: "resize" stretches the image to that size; "pad" and "crop" keep the pixel size and centre the
+            image: "pad" refuses a larger image, "crop" cuts it.
+        intensity: "equalize" (histogram equalisation), "clahe" (adaptive, with limited contrast),
+            "percentile" (linear scaling), or "none" (8 and 16 bit values and floats in [0, 1] unchanged).
         percentiles: (low, high) that become black and white; not used for "none".
-        spacing: pixel size in mm that each image is resampled to, None to leave it; not with "resize".
-        align: "none", or "rigid" or "affine" alignment of the moving to the fixed image, for the reader to
-            apply: the record keeps the moving image as it is, and the alignment beside it.
-        colour: what stands for a colour image when it is read; None for records made of none.
+        spacing: pixel size in mm that each image is resampled to; None for no resampling. Not with "resize".
+        align: alignment of the moving to the fixed image: "none", "rigid" or "affine". The record holds the
+            moving image unaligned, and the alignment for the reader to apply.
+        colour: grey value of colour images: "green" or "luminance"; None for a source without colour images.
     """
 
     image_size: tuple[int, int] = (400, 400)
@@ -56,9 +63,10 @@ class Preprocessing:
     colour: Optional[str] = COLOURS[0]
 
     def __post_init__(self) -> None:
-        """
+        """Checks the settings.
+
         Raises:
-            UserError: an option out of its range, or two that exclude each other.
+            UserError: a setting out of its range, or two that exclude each other.
         """
         for name, known in (("fit", FITS), ("intensity", INTENSITIES), ("align", KINDS)):
             if getattr(self, name) not in known:
@@ -75,7 +83,7 @@ class Preprocessing:
             )
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest tells about it; its values are plain JSON."""
+        """The settings as stored in the manifest; values are plain JSON."""
         scaled = self.intensity != "none"
         return {
             "version": VERSION,
@@ -91,59 +99,68 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_description(cls, image_shape: Sequence[int], told: dict[str, Any]) -> Preprocessing:
-        """Inverse of `describe`, with a `colour` for new images where the records were made of none.
+    def from_description(cls, image_shape: Sequence[int], description: dict[str, Any]) -> Preprocessing:
+        """Inverse of `describe`. If the records come from no colour images, `colour` is the default.
+
+        Args:
+            image_shape: (height, width).
+            description: as returned by `describe`.
 
         Raises:
-            UserError: told by another version of the preprocessing.
+            UserError: the description is of another version of the preprocessing.
         """
-        if told.get("version") != VERSION:
+        if description.get("version") != VERSION:
             raise UserError(
-                f"preprocessing is of version {told.get('version')}, this program has {VERSION}; "
+                f"preprocessing is of version {description.get('version')}, this program has {VERSION}; "
                 "build the records again."
             )
         return cls(
-            image_size=tuple(image_shape),
-            fit=told["fit"],
-            intensity=told["intensity"],
-            percentiles=tuple(told["percentiles"] or PERCENTILES),
-            spacing=told["spacing_mm"],
-            align=told["align"],
-            colour=told["colour"] or COLOURS[0],
+            image_size=(image_shape[0], image_shape[1]),
+            fit=description["fit"],
+            intensity=description["intensity"],
+            percentiles=tuple(description["percentiles"] or PERCENTILES),
+            spacing=description["spacing_mm"],
+            align=description["align"],
+            colour=description["colour"] or COLOURS[0],
         )
 
 
 def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
-    """Brings both images of a pair to the records' size and intensities; finds their alignment if asked to.
+    """Brings both images of a pair to the records' size and intensities, and aligns them if set.
 
-    Images of different size are each brought there by themselves; landmarks,
-    labels and spacing follow. Landmarks that are cut off with the border of
-    either image are left out of both, and a line on stderr says so.
+    Each image is resampled from its own size, with its landmarks, labels and
+    spacing. A landmark that is cut off with the border of one image is left
+    out of both; a line on stderr reports it.
+
+    >>> import numpy as np
+    >>> moving, fixed = np.random.default_rng(0).random((2, 40, 60))
+    >>> pair = prepare_pair(ImagePair("a:b", "eye1", moving, fixed), Preprocessing((32, 32)))
+    >>> pair.moving.shape, pair.moving.dtype
+    ((32, 32), dtype('uint8'))
 
     Args:
         pair: raw images (height, width), any real dtype.
-        preprocessing: what to do.
+        preprocessing: settings.
 
     Returns:
-        The pair with uint8 images of `image_size`, and the alignment of the moving one, not applied.
+        The pair with uint8 images of `image_size`, and the alignment of the moving image, not applied.
 
     Raises:
-        UserError: an image that is not 2D, finite and of varying intensity,
-            does not fit or is of unknown spacing, or landmarks outside their
-            image or not equal in number.
+        UserError: an image that is not 2D, not finite or constant, does not
+            fit, or has an unknown spacing; landmarks outside their image, or
+            different numbers of landmarks.
     """
     check_pair(pair)
     changed: dict[str, Any] = {}
     for name in ("moving", "fixed"):
         image, labels = getattr(pair, name), getattr(pair, f"{name}_labels")
         spacing, where = getattr(pair, f"{name}_spacing"), f"pair {pair.key}, {name} image"
-        geometry = image_geometry(image.shape, preprocessing, spacing, where)
-        changed[name] = _prepared(image, geometry, preprocessing, where)
-        changed[f"{name}_landmarks"] = geometry.points(getattr(pair, f"{name}_landmarks"))
+        changed[name], mapping = frame_image(image, preprocessing, where, spacing)
+        changed[f"{name}_landmarks"] = mapping.points(getattr(pair, f"{name}_landmarks"))
         if spacing is not None:
-            changed[f"{name}_spacing"] = geometry.spacing(spacing)
+            changed[f"{name}_spacing"] = mapping.spacing(spacing)
         if labels is not None:
-            changed[f"{name}_labels"] = geometry.labels(labels)
+            changed[f"{name}_labels"] = mapping.labels(labels)
     prepared = _with_landmarks_inside(dataclasses.replace(pair, **changed))
     alignment = align(prepared.moving, prepared.fixed, preprocessing.align)
     return dataclasses.replace(prepared, alignment=alignment)
@@ -155,19 +172,37 @@ def prepare_image(
     where: str = "image",
     spacing: Optional[tuple[float, float]] = None,
 ) -> np.ndarray:
-    """uint8 `image_size` of a raw image: brought to size, intensities mapped, then padded.
+    """Brings a raw image to the records' size and intensities.
 
     Args:
         image: (height, width), any real dtype, finite, not constant.
-        preprocessing: what to do.
-        where: names the image in an error.
+        preprocessing: settings.
+        where: name of the image in an error.
         spacing: pixel size (row, column) in mm, if known.
 
+    Returns:
+        uint8, `image_size`.
+
     Raises:
-        UserError: `where`, if the image is constant once it has that size,
-            does not fit, or its spacing is needed and unknown.
+        UserError: the image is constant after resampling, does not fit, or
+            its spacing is needed and unknown.
     """
-    return _prepared(image, image_geometry(image.shape, preprocessing, spacing, where), preprocessing, where)
+    return frame_image(image, preprocessing, where, spacing)[0]
+
+
+def frame_image(
+    image: np.ndarray,
+    preprocessing: Preprocessing,
+    where: str = "image",
+    spacing: Optional[tuple[float, float]] = None,
+) -> tuple[np.ndarray, FrameMapping]:
+    """Like `prepare_image`; also returns the mapping of the image's points to the result."""
+    mapping = image_geometry(image.shape, preprocessing, spacing, where)
+    unit = scale_by_dtype(image, where) if preprocessing.intensity == "none" else unit_range(image)
+    content = mapping.resample(unit)
+    check_image(content, f"{where}, brought to {preprocessing.image_size} by `{preprocessing.fit}`")
+    greys = map_intensities(content, preprocessing.intensity, preprocessing.percentiles)
+    return mapping.pad(np.rint(255 * greys).astype(np.uint8)), mapping
 
 
 def image_geometry(
@@ -176,7 +211,7 @@ def image_geometry(
     spacing: Optional[tuple[float, float]] = None,
     where: str = "image",
 ) -> FrameMapping:
-    """How an image of that shape comes to the records' size; arguments and errors as `prepare_image`."""
+    """The mapping of an image to the records' frame; arguments and errors as `prepare_image`."""
     frame = preprocessing.image_size
     if preprocessing.fit == "resize":
         return resize_mapping(shape, frame)
@@ -196,16 +231,6 @@ def image_geometry(
             "raise `--image-size`, or use `--fit crop`.",
         )
     return centre_mapping(shape, frame, scale)
-
-
-def _prepared(
-    image: np.ndarray, geometry: FrameMapping, preprocessing: Preprocessing, where: str
-) -> np.ndarray:
-    unit = as_it_is(image, where) if preprocessing.intensity == "none" else unit_range(image)
-    content = geometry.resample(unit)
-    check_image(content, f"{where}, brought to {preprocessing.image_size} by `{preprocessing.fit}`")
-    unit = map_intensities(content, preprocessing.intensity, preprocessing.percentiles)
-    return geometry.pad(np.rint(255 * unit).astype(np.uint8))
 
 
 def _with_landmarks_inside(pair: ImagePair) -> ImagePair:
@@ -228,8 +253,9 @@ def check_pair(pair: ImagePair) -> None:
     """Refuses a pair that cannot become a record.
 
     Raises:
-        UserError: which pair, and what is wrong with it.
-        ValueError: labels that do not fit: those are a source's own work, and no mistake of the user.
+        UserError: an image that `check_image` refuses, landmarks outside their image, or different numbers of
+            landmarks.
+        ValueError: labels of another shape than their image, which is a bug of the source.
     """
     for name in ("moving", "fixed"):
         check_image(getattr(pair, name), f"pair {pair.key}, {name} image")

@@ -1,4 +1,4 @@
-"""What was done to the images that weights were trained on: a file beside the weights."""
+"""The file beside weights that describes the preprocessing of the images they were trained on."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ _FILE = "preprocessing.json"
 
 
 def write_preprocessing(weights: Path, image_shape: Sequence[int], description: dict[str, Any]) -> None:
-    """Publishes, beside the weights, what was done to the images they were trained on.
+    """Publishes the preprocessing of the training images beside the weights.
 
     Args:
         weights: file of the weights.
-        image_shape: (height, width) of those images.
-        description: as `Preprocessing.describe` and a manifest tell it.
+        image_shape: (height, width) of the training images.
+        description: as returned by `Preprocessing.describe`, and stored in a manifest.
     """
     write_json(weights.parent / _FILE, {"image_shape": list(image_shape), "preprocessing": description})
 
 
 def find_preprocessing(weights: Path) -> Preprocessing:
-    """What to do to a new image before a network with these weights sees it.
+    """The preprocessing that new images need for a network with these weights.
 
-    Weights that have no such file beside them, a network of voxelmorph's for instance, get the
-    defaults: 400x400, equalised; a line on stderr says so.
+    For weights without the file, for instance voxelmorph's own, these are the defaults (400x400, histogram
+    equalisation); a line on stderr reports it.
+
+    Args:
+        weights: file of the weights.
 
     Raises:
         UserError: the file is damaged, or of another version of the preprocessing.

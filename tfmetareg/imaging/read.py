@@ -1,36 +1,44 @@
-"""Reads one 2D image from any of the formats that people have it in."""
+"""Reads a 2D image from PNG, TIFF, JPEG, NumPy and NIfTI files."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import UserError, one_line
 from tfmetareg.files import StrPath
-from tfmetareg.imaging.choices import FORMATS
+from tfmetareg.imaging.choices import FORMATS, NIFTI
 from tfmetareg.imaging.volumes import parse_slice_reference, read_slice, volume_file
 
 MIN_SIDE = 8
 _COLOUR_SIZES = (3, 4)
-_NIFTI = (".nii", ".nii.gz")
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name has one of the endings that `read_image` reads."""
+    """Whether `read_image` reads files with this ending.
+
+    >>> is_image(Path("scan.TIF")), is_image(Path("notes.txt"))
+    (True, False)
+    """
     return path.name.lower().endswith(FORMATS)
 
 
 def is_nifti(name: StrPath) -> bool:
-    """Whether the name, of a file or of a slice of a volume, is NIfTI's."""
-    return volume_file(str(name)).lower().endswith(_NIFTI)
+    """Whether a file, or the volume of a slice like `volume.nii.gz#12`, is NIfTI by its ending."""
+    return volume_file(str(name)).lower().endswith(NIFTI)
 
 
 def stem(path: Path) -> str:
-    """The file's name without the ending that tells its format."""
+    """The file's name without the ending of its format.
+
+    >>> stem(Path("scans/eye1.nii.gz"))
+    'eye1'
+    """
     ending = max((ending for ending in FORMATS if path.name.lower().endswith(ending)), key=len, default="")
     return path.name[: len(path.name) - len(ending)]
 
@@ -38,15 +46,14 @@ def stem(path: Path) -> str:
 def read_image(path: Path, colour: str = "green") -> np.ndarray:
     """Reads a PNG, TIFF, JPEG, NumPy or NIfTI file as one 2D image.
 
-    The array of a 2D NIfTI file is transposed, so that its first axis (i) runs
-    along the columns and its second (j) along the rows: a landmark x,y is
-    voxel (i,j). Slices of volumes are turned as `volumes` tells. Orientation
-    flags of camera files are not applied.
+    The array of a 2D NIfTI file is transposed: the voxel (i, j) is the pixel
+    with x = i and y = j. `volumes` describes the orientation of slices of
+    volumes. Orientation flags of camera files are not applied.
 
     Args:
-        path: of the file, or a slice of a NIfTI volume: `volume.nii.gz#12`,
-            of channel 1 of a 4D one `volume.nii.gz#12,1`.
-        colour: what stands for a colour image: "green", the channel in which
+        path: a file; or a slice of a NIfTI volume, `volume.nii.gz#12`, of a 4D
+            one with the channel, `volume.nii.gz#12,1`.
+        colour: grey value of a colour image: "green", the channel in which
             retinal vessels have the highest contrast, or "luminance".
 
     Returns:
@@ -54,30 +61,31 @@ def read_image(path: Path, colour: str = "green") -> np.ndarray:
         for luminance).
 
     Raises:
-        UserError: missing, unknown format, unreadable or cut short, not 2D,
-            smaller than 8 pixels, holding NaN or infinity, or constant.
+        UserError: the file is missing, of an unknown format or unreadable, or
+            the image is not 2D, has fewer than 8 pixels a side, holds NaN or
+            infinity, or is constant.
     """
     image = read_pixels(path)
-    if not is_nifti(path):  # whose axes are space, never colour
+    if not is_nifti(path):  # The axes of a NIfTI file are spatial, never colour.
         image = one_channel(image, colour)
     check_image(image, str(path))
     return image
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Reads what `read_image` reads, with all its channels.
+    """Reads any file that `read_image` reads, with all its channels.
 
     Returns:
         (height, width) or (height, width, channels), in the file's own dtype; not checked.
 
     Raises:
-        UserError: missing, unknown format, unreadable or cut short.
+        UserError: the file is missing, of an unknown format or unreadable.
     """
-    place = parse_slice_reference(path)
-    if place is not None:
-        return read_slice(place)[0]
-    if not os.path.isfile(path):  # Path.is_file raises where a folder above may not be entered.
-        raise UserError(f"{path}: {_what_instead(path)}")
+    reference = parse_slice_reference(path)
+    if reference is not None:
+        return read_slice(reference)[0]
+    if not os.path.isfile(path):  # Path.is_file raises where a parent folder may not be entered.
+        raise UserError(f"{path}: {_why_no_file(path)}")
     if not is_image(path):
         raise UserError(f"{path}: unknown image format; use one of {', '.join(FORMATS)}.")
     try:
@@ -87,11 +95,10 @@ def read_pixels(path: Path) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - a broken file raises anything, from OSError to zlib.error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: unreadable image ({reason}); replace the file.") from None
+        raise UserError(f"{path}: unreadable image ({one_line(error)}); replace the file.") from None
 
 
-def _what_instead(path: Path) -> str:
+def _why_no_file(path: Path) -> str:
     if os.path.isdir(path):
         return "is a folder; name an image file."
     if os.path.islink(path):
@@ -100,10 +107,15 @@ def _what_instead(path: Path) -> str:
 
 
 def check_image(image: np.ndarray, where: str) -> None:
-    """Refuses what cannot be registered.
+    """Refuses an image that cannot be registered.
+
+    Args:
+        image: array of any shape and dtype.
+        where: name of the image in the error.
 
     Raises:
-        UserError: `where`, and which rule the image breaks.
+        UserError: the image is not 2D or not of real numbers, has fewer than 8
+            pixels a side, holds NaN or infinity, or is constant.
     """
     if image.ndim != 2:
         raise UserError(
@@ -125,15 +137,21 @@ def check_image(image: np.ndarray, where: str) -> None:
 def _decode(path: Path) -> np.ndarray:
     name = path.name.lower()
     if name.endswith(".npy"):
-        return _without_last_axis_of_one(np.load(path, allow_pickle=False))
-    if name.endswith(_NIFTI):
+        return without_trailing_axes(np.load(path, allow_pickle=False))
+    if name.endswith(NIFTI):
         return _read_nifti(path)
     if name.endswith((".tif", ".tiff")):
         return _read_tiff(path)
     return _read_png_or_jpeg(path)
 
 
-def _without_last_axis_of_one(image: np.ndarray) -> np.ndarray:
+def without_trailing_axes(image: np.ndarray) -> np.ndarray:
+    """Drops last axes of length 1 until the array is 2D.
+
+    >>> import numpy as np
+    >>> without_trailing_axes(np.zeros((20, 30, 1, 1))).shape
+    (20, 30)
+    """
     while image.ndim > 2 and image.shape[-1] == 1:
         image = image[..., 0]
     return image
@@ -142,7 +160,8 @@ def _without_last_axis_of_one(image: np.ndarray) -> np.ndarray:
 def _read_nifti(path: Path) -> np.ndarray:
     import nibabel
 
-    return _without_last_axis_of_one(np.asarray(nibabel.load(path).dataobj)).T
+    image: Any = nibabel.load(path)  # Its type is that of any image, which has no data.
+    return without_trailing_axes(np.asarray(image.dataobj)).T
 
 
 def _read_tiff(path: Path) -> np.ndarray:
@@ -155,7 +174,7 @@ def _read_tiff(path: Path) -> np.ndarray:
         photometric = page.photometric.name
         if photometric in ("MINISBLACK", "RGB"):
             return page.asarray()
-    # Palettes, inverted greys and JPEG colour need conversion, which tifffile leaves to its caller.
+    # Palettes, inverted grey values and JPEG colours need a conversion that tifffile does not do.
     return _read_png_or_jpeg(path)
 
 
@@ -171,7 +190,7 @@ def _read_png_or_jpeg(path: Path) -> np.ndarray:
 
 
 def _is_16_bit_multichannel_png(path: Path) -> bool:
-    """Pillow would silently cut these to 8 bits."""
+    """Whether Pillow would silently reduce the file to 8 bits."""
     with open(path, "rb") as stream:
         header = stream.read(26)
     return (
@@ -188,7 +207,16 @@ def _read_16_bit_png(path: Path) -> np.ndarray:
 
 
 def one_channel(image: np.ndarray, colour: str) -> np.ndarray:
-    """(height, width) of (height, width[, 1 to 4]); grey with alpha loses its alpha."""
+    """One channel, (height, width), of a grey or colour image; alpha is dropped.
+
+    >>> import numpy as np
+    >>> one_channel(np.arange(12).reshape(2, 2, 3), "green").tolist()
+    [[1, 4], [7, 10]]
+
+    Args:
+        image: (height, width) or (height, width, 1 to 4); an array of any other shape is returned unchanged.
+        colour: grey value of a colour image: "green" or "luminance".
+    """
     if image.ndim != 3:
         return image
     channels = image.shape[-1]

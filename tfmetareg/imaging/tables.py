@@ -1,4 +1,4 @@
-"""CSV files as people really save them, and landmarks in them."""
+"""CSV tables, tolerant of how programs save them, and landmarks in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfmetareg.errors import UserError
+from tfmetareg.geometry.frame import inside_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,8 @@ def read_table(path: Path) -> CsvTable:
     names and cells, and empty lines are accepted.
 
     Raises:
-        UserError: no such file, not UTF-8 text, empty; or a line for each
-            column named twice and each row of another length than the header.
+        UserError: the file is missing, not UTF-8 text or empty; or a line for
+            each duplicate column and each row whose length differs from the header's.
     """
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
@@ -67,7 +68,11 @@ def _cells(path: Path, lines: list[str]) -> list[list[str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text, whatever ends them; UserError if it is missing, unreadable or no text."""
+    """Reads the lines of a UTF-8 text with any line endings.
+
+    Raises:
+        UserError: the file is missing, unreadable or not text.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -84,17 +89,23 @@ def read_lines(path: Path) -> list[str]:
 def read_landmarks(path: Path, gaps: bool = False) -> np.ndarray:
     """Reads landmarks from a CSV file with the columns `x,y` (column, row) or `row,col`.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "points.csv").write_text("x,y\\n3.5,7\\n")
+    ...     read_landmarks(Path(folder, "points.csv")).tolist()
+    [[7.0, 3.5]]
+
     Args:
         path: of the file.
-        gaps: lets cells be empty, which become NaN.
+        gaps: allows empty cells, which become NaN.
 
     Returns:
         float32 (n, 2), (row, column) in pixels, pixel centres at integers,
-        in the file's order. Further columns are ignored.
+        in the file's order. Other columns are ignored.
 
     Raises:
-        UserError: as `read_table`; the header names neither pair of columns or
-            both; or a line for each coordinate that is not a finite number.
+        UserError: as `read_table`; the header has neither or both pairs of
+            columns; or a line for each coordinate that is not a finite number.
     """
     table = read_table(path)
     pairs = [
@@ -121,13 +132,34 @@ def read_landmarks(path: Path, gaps: bool = False) -> np.ndarray:
     return np.asarray(points, np.float32).reshape(-1, 2)
 
 
+def write_points(path: Path, points: np.ndarray, origins: dict[str, np.ndarray]) -> None:
+    """Writes points with the columns `x,y`, and `<name>_x,<name>_y` for where they came from.
+
+    Args:
+        path: of the CSV file.
+        points: (n, 2), (row, column); NaN becomes an empty cell.
+        origins: (n, 2) each, row i of one where row i of `points` came from, by the name of its image.
+    """
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["x", "y", *(f"{name}_{axis}" for name in origins for axis in "xy")])
+        for row in np.hstack([points[:, ::-1], *(origin[:, ::-1] for origin in origins.values())]):
+            cells = [f"{value:.4f}" for value in row[:2]] + [f"{value:g}" for value in row[2:]]
+            writer.writerow("" if cell == "nan" else cell for cell in cells)
+
+
 def check_inside(points: np.ndarray, shape: tuple[int, ...], where: str) -> None:
-    """Refuses landmarks outside the image, whose pixels reach from -0.5 to size - 0.5.
+    """Refuses landmarks outside the image, see `inside_image`.
+
+    Args:
+        points: (n, 2), (row, column), pixels.
+        shape: (height, width) of the image.
+        where: name of the landmarks in the error.
 
     Raises:
-        UserError: `where`, the first point outside and the image's size.
+        UserError: a point lies outside.
     """
-    outside = np.flatnonzero(((points < -0.5) | (points > np.asarray(shape) - 0.5)).any(axis=1))
+    outside = np.flatnonzero(~inside_image(points, shape))
     if len(outside):
         row, column = points[outside[0]]
         others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""

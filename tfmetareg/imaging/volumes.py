@@ -1,10 +1,9 @@
-"""Volumes in canonical orientation, and their axial slices as radiologists show them.
+"""Volumes in canonical orientation, and their axial slices in radiological view.
 
-A NIfTI volume is brought to RAS by its affine: x grows to the patient's right,
-y to the front, z to the head. An axial slice then has the front at the top
-(rows run from front to back) and the patient's right on the left (columns run
-from right to left). Slice 0 is the lowest. Nothing is resampled: the slices of
-an oblique volume are its own planes nearest to the axial ones.
+A NIfTI volume is reoriented to RAS by its affine: x grows to the patient's right, y to the front, z to the
+head. An axial slice has the front at the top (rows run from front to back) and the patient's right on the
+left (columns run from right to left). Slice 0 is the lowest. Nothing is resampled: the slices of an oblique
+volume are its own planes that are nearest to the axial ones.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from typing import NamedTuple, Optional
 import nibabel
 import numpy as np
 
-from tfmetareg.errors import UserError
+from tfmetareg.errors import UserError, one_line
 
-_MM = {"meter": 1000.0, "micron": 0.001}
+# Millimetres in a unit of length, for units of NIfTI files other than mm.
+MM = {"meter": 1000.0, "micron": 0.001}
 _SLICE_REFERENCE = re.compile(r"(?P<file>.+\.nii(?:\.gz)?)#(?P<place>[^/]*)", re.IGNORECASE)
 
 
@@ -33,30 +33,35 @@ class Volume:
 
     Attributes:
         voxels: (x, y, z), RAS.
-        spacing: voxel size (x, y, z) in mm, None where the file does not tell.
+        spacing: voxel size (x, y, z) in mm, None if unknown.
+
+    >>> import numpy as np
+    >>> volume = Volume(np.arange(24).reshape(2, 3, 4), (0.5, 0.6, 3.0))
+    >>> volume.axial(0).shape, volume.pixel_size
+    ((3, 2), (0.6, 0.5))
     """
 
     voxels: np.ndarray
     spacing: Optional[tuple[float, float, float]]
 
     def axial(self, index: int) -> np.ndarray:
-        """(height, width) of slice `index`, counted from below: front at the top, right on the left."""
+        """Slice `index`, counted from below: (height, width), front at the top, right on the left."""
         return self.voxels[::-1, ::-1, index].T
 
     @property
     def pixel_size(self) -> Optional[tuple[float, float]]:
-        """(row, column) of an axial slice in mm, None if unknown."""
+        """Pixel size (row, column) of an axial slice in mm, None if unknown."""
         return self.spacing and (self.spacing[1], self.spacing[0])
 
 
-def open_nifti(path: Path) -> nibabel.Nifti1Image:
+def open_nifti(path: Path) -> nibabel.Nifti1Pair:
     """Reads the header of a 3D or 4D volume and checks it.
 
     Raises:
-        UserError: missing, not NIfTI, not a volume, not of real numbers, or of
-            unknown or impossible orientation.
+        UserError: the file is missing, not NIfTI or not a volume, has no real
+            numbers, or its orientation is unknown or impossible.
     """
-    if not os.path.isfile(path):  # unlike Path.is_file, False where a folder may not be entered
+    if not os.path.isfile(path):  # Path.is_file raises where a parent folder may not be entered.
         raise UserError(f"{path}: no such file.")
     try:
         with warnings.catch_warnings():
@@ -74,8 +79,8 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
     return image
 
 
-def _check_affine(path: Path, image: nibabel.Nifti1Image) -> None:
-    """Refuses an affine from which the orientation cannot be told."""
+def _check_affine(path: Path, image: nibabel.Nifti1Pair) -> None:
+    """Refuses an affine that does not determine the orientation."""
     if not (image.header["sform_code"] or image.header["qform_code"]):
         raise UserError(
             f"{path}: does not tell its orientation (sform and qform codes are 0); "
@@ -90,27 +95,28 @@ def _check_affine(path: Path, image: nibabel.Nifti1Image) -> None:
         )
 
 
-def channel_count(image: nibabel.Nifti1Image) -> int:
-    """Number of channels: 1 of a 3D volume, the last axis of a 4D one."""
+def channel_count(image: nibabel.Nifti1Pair) -> int:
+    """Number of channels: 1 for a 3D volume, the length of the last axis for a 4D one."""
     return image.shape[3] if len(image.shape) > 3 else 1
 
 
-def canonical(image: nibabel.Nifti1Image, channel: int = 0) -> Volume:
+def canonical(image: nibabel.Nifti1Pair, channel: int = 0) -> Volume:
     """Reads one channel of an opened volume, in RAS orientation.
 
     Args:
-        image: as `open_nifti` gives it.
+        image: as returned by `open_nifti`.
         channel: index below `channel_count(image)`.
 
     Returns:
-        float32, with the file's scaling (HU of a CT) applied.
+        float32 voxels, with the file's scaling applied (Hounsfield units of a CT).
 
     Raises:
-        UserError: cut short or damaged, or holding NaN or infinity.
+        UserError: the file is truncated or damaged, or holds NaN or infinity.
     """
-    path = Path(image.get_filename())
+    path = Path(str(image.get_filename()))
     try:
-        one = image.slicer[(..., channel, *[0] * (len(image.shape) - 4))] if len(image.shape) > 3 else image
+        one_channel = (..., channel, *[0] * (len(image.shape) - 4))
+        one = image.slicer[one_channel] if len(image.shape) > 3 else image
         ras = nibabel.as_closest_canonical(one)
         voxels = ras.get_fdata(dtype=np.float32, caching="unchanged")
     except Exception as error:  # noqa: BLE001 - from EOFError to zlib.error
@@ -118,87 +124,98 @@ def canonical(image: nibabel.Nifti1Image, channel: int = 0) -> Volume:
     wrong = voxels.size - np.count_nonzero(np.isfinite(voxels))
     if wrong:
         raise UserError(f"{path}: channel {channel} holds NaN or infinity ({wrong} voxels); replace them.")
-    unit = _MM.get(ras.header.get_xyzt_units()[0], 1.0)
+    unit = MM.get(ras.header.get_xyzt_units()[0], 1.0)
     x, y, z = (float(unit * size) for size in nibabel.affines.voxel_sizes(ras.affine))
     return Volume(voxels, (x, y, z))
 
 
-def same_grid(one: nibabel.Nifti1Image, other: nibabel.Nifti1Image) -> bool:
-    """Whether two opened volumes have the same shape, and each corner at the same place, to a voxel."""
+def same_grid(one: nibabel.Nifti1Pair, other: nibabel.Nifti1Pair) -> bool:
+    """Whether two opened volumes have the same shape and their corners the same places, within a voxel."""
     if one.shape[:3] != other.shape[:3]:
         return False
     corners = np.array(list(itertools.product(*((0, size - 1) for size in one.shape[:3]))))
-    # In voxels of the one: where the corners of the other lie, whatever the units of length.
+    # Corners of the other volume in voxels of the first: independent of units of length.
     places = nibabel.affines.apply_affine(np.linalg.inv(one.affine) @ other.affine, corners)
     return bool(np.abs(places - corners).max() <= 1)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path}: unreadable NIfTI file ({reason}); replace the file.")
+    return UserError(f"{path}: unreadable NIfTI file ({one_line(error)}); replace the file.")
 
 
 class SliceReference(NamedTuple):
-    """A slice of a volume on disk; no channel is needed where there is one only."""
+    """A slice of a volume on disk; the channel may be None if the volume has only one."""
 
     path: Path
-    index: int
+    slice_index: int
     channel: Optional[int]
 
 
 def volume_file(name: str) -> str:
-    """The file of `volume.nii.gz#12`; any other name as it is."""
-    found = _SLICE_REFERENCE.fullmatch(name)
-    return found["file"] if found else name
+    """The file of a slice; any other name unchanged.
+
+    >>> volume_file("volume.nii.gz#12"), volume_file("image.png")
+    ('volume.nii.gz', 'image.png')
+    """
+    match = _SLICE_REFERENCE.fullmatch(name)
+    return match["file"] if match else name
 
 
 def parse_slice_reference(path: Path) -> Optional[SliceReference]:
-    """What `volume.nii.gz#12` (slice 12) or `volume.nii.gz#12,1` (of channel 1) names; None of other names.
+    """Parses `volume.nii.gz#12` (slice 12) or `volume.nii.gz#12,1` (slice 12 of channel 1).
+
+    >>> reference = parse_slice_reference(Path("volume.nii.gz#12,1"))
+    >>> reference.slice_index, reference.channel
+    (12, 1)
+
+    Returns:
+        The slice; None for any other name, and for an existing file.
 
     Raises:
-        UserError: what follows `#` is no slice.
+        UserError: the text after `#` is not a slice.
     """
-    found = _SLICE_REFERENCE.fullmatch(str(path))
-    if found is None or os.path.isfile(path):
+    match = _SLICE_REFERENCE.fullmatch(str(path))
+    if match is None or os.path.isfile(path):
         return None
-    numbers = re.fullmatch(r"(\d+)(?:,(\d+))?", found["place"], re.ASCII)
+    numbers = re.fullmatch(r"(\d+)(?:,(\d+))?", match["place"], re.ASCII)
     if numbers is None:
         raise UserError(
             f"{path}: name a slice as `#INDEX`, or `#INDEX,CHANNEL` of a 4D volume, both from 0, "
-            f"got `#{found['place']}`."
+            f"got `#{match['place']}`."
         )
     index, channel = numbers.groups()
-    return SliceReference(Path(found["file"]), int(index), None if channel is None else int(channel))
+    return SliceReference(Path(match["file"]), int(index), None if channel is None else int(channel))
 
 
 def slice_spacing(path: Path) -> Optional[tuple[float, float]]:
-    """Pixel size (row, column) in mm of a slice named like `parse_slice_reference`'s; None of other images.
+    """Pixel size (row, column) in mm of a slice like `volume.nii.gz#12`; None for other images.
 
     Raises:
         UserError: as `parse_slice_reference` and `read_slice`.
     """
-    place = parse_slice_reference(path)
-    return None if place is None else read_slice(place)[1]
+    reference = parse_slice_reference(path)
+    return None if reference is None else read_slice(reference)[1]
 
 
-def read_slice(place: SliceReference) -> tuple[np.ndarray, Optional[tuple[float, float]]]:
-    """An axial slice (height, width) float32, and its pixel size (row, column) in mm.
+def read_slice(reference: SliceReference) -> tuple[np.ndarray, Optional[tuple[float, float]]]:
+    """Reads an axial slice, (height, width) float32, and its pixel size (row, column) in mm.
 
     Raises:
-        UserError: no readable volume, or it has no such slice or channel.
+        UserError: the volume cannot be read, or has no such slice or channel.
     """
-    if not os.path.isfile(place.path):
-        raise UserError(f"{place.path}: no such file.")
-    found = place.path.stat()
-    volume = _recent_volume(place.path, place.channel, found.st_mtime_ns, found.st_size)
+    path, index, channel = reference
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such file.")
+    status = path.stat()
+    volume = _read_volume(path, channel, status.st_mtime_ns, status.st_size)
     slices = volume.voxels.shape[2]
-    if place.index >= slices:
-        raise UserError(f"{place.path}: has no slice {place.index}; slices are 0 to {slices - 1}.")
-    return volume.axial(place.index), volume.pixel_size
+    if index >= slices:
+        raise UserError(f"{path}: has no slice {index}; slices are 0 to {slices - 1}.")
+    return volume.axial(index), volume.pixel_size
 
 
-@functools.lru_cache(maxsize=2)  # the slices of a volume are mostly asked for one after the other
-def _recent_volume(path: Path, channel: Optional[int], modified: int, size: int) -> Volume:
+@functools.lru_cache(maxsize=2)  # Slices of one volume are mostly read in a row.
+def _read_volume(path: Path, channel: Optional[int], modified: int, size: int) -> Volume:
     image = open_nifti(path)
     count = channel_count(image)
     if channel is None and count > 1:

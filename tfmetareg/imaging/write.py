@@ -1,4 +1,4 @@
-"""Writes an image as another file holds its own: of the same format, intensities and bit depth."""
+"""Writes an image in the format that its name tells, with its own intensities and bit depth."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
 
+from tfmetareg.imaging.choices import NIFTI
 from tfmetareg.imaging.field_files import write_whole
 from tfmetareg.imaging.grid import Grid
 
-_NIFTI = (".nii", ".nii.gz")
 _JPEG_QUALITY = 95
 
 
 def write_image(path: Path, pixels: np.ndarray, grid: Grid) -> None:
-    """Writes PNG, TIFF, JPEG, NumPy or NIfTI, whichever the name ends in.
+    """Writes a PNG, TIFF, JPEG, NumPy or NIfTI file, by the ending of the name.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from tfmetareg.imaging.read import read_pixels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(Path(folder, "a.png"), np.eye(8, dtype=np.uint16), Grid((8, 8)))
+    ...     int(read_pixels(Path(folder, "a.png")).sum())
+    8
 
     Args:
-        path: where to.
-        pixels: (height, width) or (height, width, channels), of a dtype that the format holds.
-        grid: where the pixels lie, which a NIfTI file tells.
+        path: of the file.
+        pixels: (height, width) or (height, width, channels), of a dtype that the format can hold.
+        grid: where the pixels lie; stored in NIfTI files only.
 
     Raises:
-        OSError: the file cannot be written, or not the whole of it.
+        OSError: the file could not be written completely.
     """
     name = path.name.lower()
-    if name.endswith(_NIFTI):
+    if name.endswith(NIFTI):
         _write_nifti(path, pixels, grid)
     elif name.endswith(".npy"):
         np.save(path, pixels)
@@ -39,8 +47,8 @@ def write_image(path: Path, pixels: np.ndarray, grid: Grid) -> None:
 
 
 def _write_nifti(path: Path, pixels: np.ndarray, grid: Grid) -> None:
-    # ITK has no half floats, no long doubles and no foreign byte order; NIfTI readers know few integers of
-    # 64 bits.
+    # ITK has no half floats, no long doubles and no foreign byte order; many NIfTI readers have no 64-bit
+    # integers.
     known = {"bool": "uint8", "float16": "float32", "float128": "float64"}
     known.update(int64="float32", uint64="float32")
     as_type = known.get(pixels.dtype.name, pixels.dtype.name)
@@ -58,7 +66,7 @@ def _write_tiff(path: Path, pixels: np.ndarray) -> None:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """8 or 16 bits and up to four channels; Pillow would not write the latter with the former."""
+    """Writes 8 or 16 bits and up to four channels; Pillow cannot write several channels of 16 bits."""
     import tensorflow as tf
 
     depth = np.uint8 if pixels.dtype.itemsize == 1 else np.uint16

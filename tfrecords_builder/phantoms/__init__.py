@@ -1,4 +1,4 @@
-"""Procedural anatomy: pure, seeded generators of brain, abdomen and retina images.
+"""Procedural anatomy: seeded generators of brain, abdomen and retina images, without state.
 
-Lengths are in frames, one frame being the image's shorter side: the anatomy fits an image of any size.
+The unit of length is the frame, the image's shorter side, so that the anatomy fits images of any size.
 """

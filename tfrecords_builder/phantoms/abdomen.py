@@ -1,7 +1,8 @@
 """An upper abdomen in Hounsfield units: body wall, spine, ribs, the solid organs, stomach, bowel, vessels.
 
-The anatomy is a function of 3D position, so any axial slice can be cut on its own. Coordinates are
-(z upwards, down the image = posterior, right in the image = the patient's left), in frames of about 400 mm.
+The anatomy is a function of 3D position, so that any axial slice can be computed alone. Coordinates are (z,
+down, right): upwards, down the image (posterior), right in the image (the patient's left). Their unit is the
+frame of about 400 mm.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tfrecords_builder.phantoms.fields import (
     tube,
 )
 
-HOUNSFIELD = dict(
+HOUNSFIELD: dict[str, float] = dict(
     air=-1000,
     table=-350,
     fat=-105,
@@ -43,6 +44,7 @@ HOUNSFIELD = dict(
     canal=30,
     lung=-850,
 )
+# Height of slice 0, and distance of neighbouring slices, in frames.
 HIGHEST, SPACING = 0.13, 0.0165
 _NOISE = 11.0
 
@@ -56,10 +58,11 @@ class Trunk:
         girth: half axes of the skin (down, right).
         fat: thickness of the subcutaneous fat at the sides.
         highest: height of slice 0.
-        enhancement: scale of what contrast agent adds.
-        shift: where each organ sits, relative to the mean, (organ, axis).
-        gas_level: where gas meets fluid in the stomach, down the image.
-        bend_down, bend_right, texture, gut: solid noise that bends outlines, mottles and folds the bowel.
+        enhancement: strength of the contrast agent.
+        shift: by organ, its position relative to the mean one, (3,).
+        gas_level: coordinate down the image of the stomach's border between gas and fluid.
+        bend_down, bend_right, texture, gut: solid noise that bends outlines, mottles tissue and folds the
+            bowel.
     """
 
     size: float
@@ -97,20 +100,23 @@ def random_trunk(seed: int, subject: str) -> Trunk:
 def abdomen_slice(
     seed: int, subject: str, trunk: Trunk, slice_index: int, shape: tuple[int, int]
 ) -> np.ndarray:
-    """One axial slice as scanned, Hounsfield units, float32 (height, width), not below -1000.
+    """One axial slice as scanned.
 
     Args:
-        seed: of the data set.
-        subject: name of the subject whose `trunk` this is.
-        trunk: from `random_trunk(seed, subject)`.
-        slice_index: 0 is the highest; neighbours are `SPACING` frames apart.
+        seed: seed of the data set.
+        subject: name of the subject.
+        trunk: the subject's anatomy, `random_trunk(seed, subject)`.
+        slice_index: 0 is the highest slice; neighbours are `SPACING` frames apart.
         shape: (height, width).
+
+    Returns:
+        float32 (height, width), Hounsfield units, at least -1000.
     """
     image, body = _anatomy(trunk, slice_index, shape)
     frame = min(shape)
     image = ndimage.gaussian_filter(image, 0.0035 * frame)
     rng = keyed_rng(seed, "abdomen noise", subject, slice_index)
-    # The reconstruction filter correlates the noise; there is little of it where nothing absorbs.
+    # The reconstruction filter correlates the noise; there is little noise where nothing absorbs.
     grain = smooth_noise(shape, rng, smoothness_px=max(0.6, 0.006 * frame))
     return np.maximum(image + _NOISE * grain * body, HOUNSFIELD["air"]).astype(np.float32)
 
@@ -133,7 +139,7 @@ def _anatomy(trunk: Trunk, slice_index: int, shape: tuple[int, int]) -> tuple[np
 
 
 class _Canvas:
-    """A slice that tissues are painted onto, each over those before it."""
+    """A slice that tissues are painted on, each over the ones before."""
 
     def __init__(self, shape: tuple[int, int], pixel: float, enhancement: float):
         self.image = np.full(shape, HOUNSFIELD["air"], np.float32)
@@ -141,7 +147,7 @@ class _Canvas:
         self._enhancement = enhancement
 
     def paint(self, inside: np.ndarray, tissue: str, mottle: np.ndarray | float = 0.0) -> None:
-        """Paints `tissue` where the signed distance `inside` is positive; `mottle` is added to its value."""
+        """Paints a tissue where the signed distance `inside` is positive; `mottle` is added to its value."""
         share = coverage(inside, self._pixel)
         value = HOUNSFIELD[tissue]
         if tissue in ("liver", "portal", "spleen", "cortex", "medulla", "aorta", "cava"):
@@ -150,7 +156,7 @@ class _Canvas:
 
 
 def _body_coordinates(trunk: Trunk, z: float, shape: tuple[int, int]) -> tuple:
-    """(z, down, right) of each pixel, gently bent, scaled to the subject."""
+    """(z, down, right) of each pixel, slightly bent, and scaled to the subject."""
     down, right = (axis / trunk.size for axis in frame_coordinates(shape))
     bent_down = down + 0.010 * trunk.bend_down.on_pixels(z, shape)
     return (z, bent_down, right + 0.010 * trunk.bend_right.on_pixels(z, shape))
@@ -173,7 +179,7 @@ def _paint_table(canvas: _Canvas, shape: tuple[int, int]) -> None:
 
 
 def _paint_wall(canvas: _Canvas, trunk: Trunk, points: tuple, skin: np.ndarray) -> np.ndarray:
-    """Skin, subcutaneous fat, muscles of the wall and the back. Returns the depth inside the wall."""
+    """Skin, subcutaneous fat, muscles of the wall and of the back; returns the depth inside the wall."""
     _, down, right = points
     canvas.paint(skin, "muscle")
     canvas.paint(skin - 0.006, "fat")
@@ -181,7 +187,7 @@ def _paint_wall(canvas: _Canvas, trunk: Trunk, points: tuple, skin: np.ndarray) 
     inside = skin - 0.006 - trunk.fat * (0.6 + 0.5 * sides + 0.5 * back)
     canvas.paint(inside, "muscle")
     cavity = inside - 0.026
-    # Fat sheets part the muscles of the back from one another and from the wall.
+    # Layers of fat separate the muscles of the back from each other and from the wall.
     back = np.minimum(inside - 0.004, ellipsoid((down, np.abs(right)), (0.225, 0.06), (0.062, 0.062)))
     canvas.paint(np.minimum(cavity, 0.16 - down), "fat")
     canvas.paint(0.003 - np.abs(back + 0.004), "fat")
@@ -189,7 +195,7 @@ def _paint_wall(canvas: _Canvas, trunk: Trunk, points: tuple, skin: np.ndarray) 
 
 
 def _paint_bowel(canvas: _Canvas, trunk: Trunk, points: tuple, wall: np.ndarray) -> None:
-    """Loops of bowel in front, cells of a noise: a wall, contents, gas that rises; mesenteric fat between."""
+    """Loops of bowel in front, from noise: walls, contents, gas on top; mesenteric fat in between."""
     z, down, right = points
     region = np.minimum(wall - 0.012, 0.06 - down - 0.6 * np.maximum(0, -right - 0.02))
     loops = np.minimum(region, 0.018 * (trunk.gut.on_pixels(z, down.shape) + 0.35))
@@ -221,7 +227,7 @@ def _paint_pancreas(canvas: _Canvas, points: tuple, mottle: np.ndarray) -> None:
 
 
 def _paint_kidney(canvas: _Canvas, points: tuple, side: int, depth: np.ndarray) -> None:
-    """A bean with a bright cortex, its hilum full of fat facing the spine."""
+    """A bean with a bright cortex; its hilum, full of fat, faces the spine."""
     z, down, right = points
     mid = (-0.03 if side < 0 else 0.0, 0.105, 0.155)
     lateral = side * right
@@ -235,7 +241,7 @@ def _paint_kidney(canvas: _Canvas, points: tuple, side: int, depth: np.ndarray) 
 
 
 def _paint_stomach(canvas: _Canvas, trunk: Trunk, points: tuple, depth: np.ndarray) -> None:
-    """A bag with a wall and fluid in it, gas above the fluid: the patient lies on the back."""
+    """A bag with a wall, fluid, and gas in front of the fluid, as the patient lies on the back."""
     curve = np.array([[0.20, 0.02, 0.19], [0.12, -0.07, 0.20], [0.05, -0.13, 0.12], [0.02, -0.12, 0.02]])
     bag = np.minimum(tube(points, curve, np.array([0.075, 0.08, 0.055, 0.03])), depth)
     canvas.paint(bag + 0.006, "fat")
@@ -246,12 +252,12 @@ def _paint_stomach(canvas: _Canvas, trunk: Trunk, points: tuple, depth: np.ndarr
 
 
 def _paint_liver(canvas: _Canvas, points: tuple, depth: np.ndarray, mottle: np.ndarray) -> None:
-    """A right lobe filling its side, a left lobe across the middle; the portal tree inside."""
+    """A right lobe that fills its side, a left lobe across the middle, and the portal tree inside."""
     z, down, right = points
     lobe = ellipsoid(points, (0.08, -0.01, -0.19), (0.20, 0.19, 0.19))
     left = ellipsoid((z, down + 0.25 * right, right), (0.13, -0.14, -0.02), (0.12, 0.07, 0.17))
     liver = np.minimum(np.maximum(lobe, left), depth)
-    # The kidney, the vessels and the spine dent the visceral face.
+    # The kidney, the vessels and the spine dent its visceral surface.
     dent = ellipsoid(points, (-0.03, 0.11, -0.135), (0.14, 0.085, 0.085))
     spine = ellipsoid((down, right), (0.12, 0.02), (0.15, 0.10))
     liver = np.minimum.reduce([liver, -dent, -spine])
@@ -276,7 +282,7 @@ def _portal_tree(points: tuple) -> np.ndarray:
 
 
 def _paint_vessels(canvas: _Canvas, points: tuple) -> None:
-    """Aorta before the spine, vena cava on the patient's right, superior mesenteric vessels lower down."""
+    """Aorta in front of the spine, vena cava on the patient's right; lower down, mesenteric vessels."""
     z, down, right = points
     canvas.paint(0.046 - np.hypot(down - 0.05, right - 0.005), "fat")
     canvas.paint(0.030 - np.hypot(down - 0.055, right - 0.022 - 0.05 * z), "aorta")
@@ -286,11 +292,11 @@ def _paint_vessels(canvas: _Canvas, points: tuple) -> None:
 
 
 def _paint_spine(canvas: _Canvas, points: tuple) -> None:
-    """A vertebra (discs between them), psoas and crura beside it, canal, arch and processes behind it."""
+    """A vertebra or disc, psoas and crura beside it, canal, arch and processes behind it."""
     z, down, right = points
     lateral = np.abs(right)
     canvas.paint(ellipsoid((down, lateral), (0.135, 0.075 - 0.1 * z), (0.042, 0.032 - 0.12 * z)), "muscle")
-    # One vertebra and its disc take 0.085 frames; the ends of the body are denser and wider than its waist.
+    # A vertebra and its disc are 0.085 frames high; the body's ends are denser and wider than its waist.
     phase = np.cos(2 * np.pi * z / 0.085)
     body = ellipsoid((down, right), (0.12, 0), (0.048 + 0.003 * phase, 0.060 + 0.004 * phase))
     lamina = np.array([[0.15, 0.043], [0.185, 0.034], [0.21, 0.0]])
@@ -304,7 +310,7 @@ def _paint_spine(canvas: _Canvas, points: tuple) -> None:
 
 
 def _paint_ribs(canvas: _Canvas, points: tuple, wall: np.ndarray) -> None:
-    """Ribs slope down as they come forward: a slice cuts each one once, as a short oval in the wall."""
+    """Ribs, which slope down towards the front: a slice cuts each rib once, as a short oval in the wall."""
     z, down, right = points
     angle = np.arctan2(np.abs(right), down)
     height = z + 0.10 * angle + np.where(right > 0, 0.012, 0.0)

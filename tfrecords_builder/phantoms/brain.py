@@ -1,7 +1,8 @@
 """A skull-stripped head: folded cortex, white matter, ventricles, deep grey nuclei, sometimes a tumour.
 
-The anatomy is a function of 3D position, so any axial slice can be cut on its own. Coordinates are
-(z upwards, down the image = posterior, right), in frames; one frame is about 200 mm.
+The anatomy is a function of 3D position, so that any axial slice can be computed alone. Coordinates are (z,
+down, right): upwards, down the image (posterior), right in the image. Their unit is the frame of about 200
+mm.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ CONTRASTS = {
         vessel=0.24,
     ),
 }
+# Mean height of slice 0, and distance of neighbouring slices, in frames.
 LOWEST, SPACING = -0.035, 0.019
 _NOISE = 0.012
 _HALF_AXES = (0.33, 0.42, 0.345)
@@ -69,15 +71,15 @@ class Head:
     """One subject's anatomy. Lengths in frames.
 
     Attributes:
-        axes: half axes of the brain (z, down, right).
+        axes: half axes of the brain, (z, down, right).
         tilt: in-plane rotation of the head, radians.
         lowest: height of slice 0.
-        ventricle: scale of the ventricles' calibre; grows with age.
+        ventricle: relative width of the ventricles, which grows with age.
         sulcus: half width of a sulcus.
         cortex: thickness of the cortical ribbon.
         tumour: centre (z, down, right), or None.
-        tumour_radius: of the enhancing rim.
-        oedema_width: how far the oedema reaches beyond the rim.
+        tumour_radius: radius of the enhancing rim.
+        oedema_width: width of the oedema around the rim.
         folds, shift_down, shift_right, depth: solid noise that folds the cortex, bends the anatomy, and sets
             the depth of each sulcus (and the outline of the tumour).
     """
@@ -98,12 +100,13 @@ class Head:
 
 
 def random_head(seed: int, subject: str) -> Head:
-    """The subject's anatomy, the same whatever the contrast."""
+    """The subject's anatomy, the same for every contrast."""
     rng = keyed_rng(seed, "brain", subject)
     side = rng.choice([-1.0, 1.0])
     centre = (rng.uniform(0.0, 0.11), rng.uniform(-0.2, 0.2), side * rng.uniform(0.12, 0.2))
+    z, down, right = _HALF_AXES
     return Head(
-        axes=tuple(axis * rng.uniform(0.95, 1.04) for axis in _HALF_AXES),
+        axes=(z * rng.uniform(0.95, 1.04), down * rng.uniform(0.95, 1.04), right * rng.uniform(0.95, 1.04)),
         tilt=math.radians(rng.normal(0, 2.5)),
         lowest=LOWEST + rng.uniform(-0.01, 0.015),
         ventricle=rng.uniform(0.75, 1.35),
@@ -120,9 +123,10 @@ def random_head(seed: int, subject: str) -> Head:
 
 
 def tissue_fractions(head: Head, slice_index: int, shape: tuple[int, int]) -> np.ndarray:
-    """Share of each pixel taken by each tissue, float32 (tissues, height, width), in the order of `TISSUES`.
+    """Share of each tissue in each pixel; the shares add up to 1 inside the head and to 0 outside.
 
-    They add up to 1 inside the head and to 0 outside.
+    Returns:
+        float32 (tissues, height, width), in the order of `TISSUES`.
     """
     z = head.lowest + SPACING * slice_index
     pixel = 1.0 / min(shape)
@@ -149,10 +153,10 @@ def brain_slice(
     """One axial slice as scanned, with partial volume, bias field and Rician noise.
 
     Args:
-        seed: of the data set.
-        subject: name of the subject whose `head` this is.
-        head: from `random_head(seed, subject)`.
-        slice_index: 0 is the lowest; neighbours are `SPACING` frames apart.
+        seed: seed of the data set.
+        subject: name of the subject.
+        head: the subject's anatomy, `random_head(seed, subject)`.
+        slice_index: 0 is the lowest slice; neighbours are `SPACING` frames apart.
         contrast: a key of `CONTRASTS`.
         shape: (height, width).
 
@@ -162,7 +166,7 @@ def brain_slice(
     fractions = tissue_fractions(head, slice_index, shape)
     values = np.array([CONTRASTS[contrast][tissue] for tissue in TISSUES], np.float32)
     image = ndimage.gaussian_filter(np.einsum("t,trc->rc", values, fractions), 0.0035 * min(shape))
-    # No tissue is quite uniform, and what varies in it runs on into the next slice.
+    # No tissue is quite uniform; its variation continues in the next slice.
     image *= 1.0 + 0.03 * head.depth.on_pixels(head.lowest + SPACING * slice_index + 0.25, shape)
     bias = smooth_noise(shape, keyed_rng(seed, "bias", subject, contrast), smoothness_px=0.4 * min(shape))
     rng = keyed_rng(seed, "brain noise", subject, contrast, slice_index)
@@ -172,7 +176,7 @@ def brain_slice(
 
 
 def _head_coordinates(head: Head, z: float, shape: tuple[int, int]) -> tuple:
-    """(z, down, right) of each pixel in the head's own, gently bent axes."""
+    """(z, down, right) of each pixel in the head's own, slightly bent axes."""
     down, right = frame_coordinates(shape)
     cosine, sine = math.cos(head.tilt), math.sin(head.tilt)
     down, right = cosine * down - sine * right, sine * down + cosine * right
@@ -181,7 +185,7 @@ def _head_coordinates(head: Head, z: float, shape: tuple[int, int]) -> tuple:
 
 
 def _envelope(head: Head, points: tuple) -> np.ndarray:
-    """Depth below the brain's outer surface, positive inside. Frontal lobes are the narrower ones."""
+    """Depth below the brain's outer surface, positive inside; the brain is narrower at the front."""
     z, down, right = points
     backwards = down / head.axes[1]
     narrowing = 1.0 - 0.14 * np.clip(-backwards, 0, 1) ** 2 - 0.06 * np.clip(backwards, 0, 1)
@@ -189,18 +193,18 @@ def _envelope(head: Head, points: tuple) -> np.ndarray:
 
 
 def _pial_distance(head: Head, points: tuple, brain: np.ndarray, pixel: float) -> np.ndarray:
-    """Distance from the nearest pial surface, positive in tissue, negative in the fluid of a sulcus."""
+    """Signed distance to the nearest pial surface, positive in tissue, negative in the fluid of a sulcus."""
     fissures = [_longitudinal_fissure(points), _sylvian_fissures(head, points)]
-    # Sulci gape where they open onto the surface.
+    # Sulci are wider where they open at the surface.
     half_width = head.sulcus + 0.005 * np.clip(1 - brain / 0.035, 0, 1)
     nearest = np.minimum.reduce([_sulci(head, points, brain, pixel), *fissures]) - half_width
     return np.minimum(brain - 0.004, nearest)
 
 
 def _sulci(head: Head, points: tuple, brain: np.ndarray, pixel: float) -> np.ndarray:
-    """Distance to the sulcal sheets: zero surfaces of the fold noise, down to a varying depth."""
+    """Distance to the sulci: sheets where the fold noise is zero, down to a varying depth."""
     z, down, right = points
-    # Pulling the noise outwards along the radius stands the sulci upright on the surface.
+    # Stretching the noise along the radius makes the sulci perpendicular to the surface.
     radius = np.clip(np.sqrt((down / head.axes[1]) ** 2 + (right / head.axes[2]) ** 2), 0.3, None)
     stretch = radius**-0.45
     sheet = distance_to_zero(head.folds(z, down * stretch, right * stretch), pixel)
@@ -209,14 +213,14 @@ def _sulci(head: Head, points: tuple, brain: np.ndarray, pixel: float) -> np.nda
 
 
 def _longitudinal_fissure(points: tuple) -> np.ndarray:
-    """Distance to the sheet between the hemispheres, which the corpus callosum and the thalami bridge."""
+    """Distance to the sheet between the hemispheres; the corpus callosum and the thalami bridge it."""
     z, down, right = points
     bridge = ellipsoid((z, down), (0.0, 0.0), (0.125, 0.2))
     return np.hypot(right, np.maximum(0.0, bridge))
 
 
 def _sylvian_fissures(head: Head, points: tuple) -> np.ndarray:
-    """Distance to the lateral fissures: from the side inwards, along the insula; closed further up."""
+    """Distance to the lateral fissures: from the side inwards, then along the insula; closed higher up."""
     z, down, right = points
     closing = max(0.0, z - 0.05) * 1.5
     insula = head.axes[2] * 0.62
@@ -242,7 +246,7 @@ def _ventricles(head: Head, points: tuple) -> np.ndarray:
         ]
     )
     radii = np.array([0.008, 0.021, 0.022, 0.021, 0.027, 0.016, 0.008]) * head.ventricle
-    # Flattened from the side: horns are slits, not tubes.
+    # Flattened from the side, as the horns are slits rather than tubes.
     flat = np.array([1.0, 1.0, 1.35])
     trunk, occipital = [0, 1, 2, 3, 4, 5], [4, 6]
     lateral = (z, down, np.abs(right) * flat[2])
@@ -255,7 +259,7 @@ def _deep_grey(points: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Signed distances to caudate, putamen and thalamus together, and to the globus pallidus."""
     z, down, right = points
     lateral = np.abs(right)
-    # The lentiform nucleus runs outwards as it runs back.
+    # Towards the back, the lentiform nucleus lies further out.
     slant = lateral - 0.35 * (down + 0.03)
     caudate = tube(
         (z, down, lateral),
@@ -284,7 +288,7 @@ def _overlay_tumour(head: Head, points: tuple, layers: dict[str, np.ndarray], pi
 def _vessels(
     head: Head, points: tuple, brain: np.ndarray, pial: np.ndarray, ventricles: np.ndarray, pixel: float
 ) -> np.ndarray:
-    """Coverage by what contrast agent fills: sagittal sinus, cortical veins, choroid plexus."""
+    """Share of vessels in each pixel: sagittal sinus, cortical veins, choroid plexus."""
     z, down, right = points
     sinus = 0.011 - np.hypot(right, np.maximum(0.0, brain - 0.008)) + np.where(brain > -0.006, 0.0, -1.0)
     veins = np.minimum(-pial + 0.002, 0.012 * (head.depth.on_pixels(z - 0.5, down.shape, zoom=2.5) - 1.1))
@@ -294,7 +298,7 @@ def _vessels(
 
 
 def _composite(layers: dict[str, np.ndarray]) -> np.ndarray:
-    """Stacks the layers, each covering those before it, into fractions (tissues, height, width)."""
+    """Stacks the layers, each over the ones before, into fractions (tissues, height, width)."""
     fractions = np.zeros((len(TISSUES), *layers["csf"].shape), np.float32)
     order = ("csf", "grey", "white", "nuclei", "pallidum", "oedema", "rim", "necrosis", "ventricle", "vessel")
     for name in order:

@@ -1,7 +1,7 @@
-"""OCT angiography, en face: the superficial plexus about the fovea, and the vessel bed of the choroid.
+"""OCT angiography, en face: the superficial plexus around the fovea, and the vessel bed of the choroid.
 
-A base image has two parts: what every scan of the eye shows (the large vessels), and capillaries, whose flow
-comes and goes from scan to scan. Coordinates are (down, right) from the fovea's mean place, in frames.
+An image has two parts: large vessels, which are the same in every scan of an eye, and capillaries, whose flow
+varies from scan to scan. Coordinates are (down, right) from the fovea's mean position, in frames.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from tfrecords_builder.deformation import smooth_noise
 
+# In frames: step of a growing vessel, cell of `_VesselMap`, least radius of a branch.
 _STEP = 0.009
 _CELL = 0.01
 _THINNEST = 0.0026
@@ -23,14 +24,14 @@ class Vessel:
     """A growing vessel.
 
     Attributes:
-        points: (down, right) of its centre line so far, `_STEP` apart.
-        heading: direction of growth, radians, measured from right towards down.
-        radius: at its start, frames; it tapers to 60 %.
-        goal: "arc" around the fovea, "fovea" towards it, or "away" from it.
-        length: at which it ends, frames.
-        orbit: radius of an arc.
-        turn: +1 or -1, the sense in which an arc runs round the fovea.
-        generation: 0 for those that enter from an edge.
+        points: centre line so far, (down, right), `_STEP` apart.
+        heading: direction of growth, radians, from right towards down.
+        radius: radius at its start, frames; it tapers to 60 %.
+        goal: "arc" around the fovea, "fovea" (towards it) or "away" (from it).
+        length: length at which it stops growing, frames.
+        orbit: radius of an arc, frames.
+        turn: +1 or -1, direction of an arc around the fovea.
+        generation: 0 for vessels that enter from an edge, 1 for their branches, and so on.
     """
 
     points: list[tuple[float, float]]
@@ -50,7 +51,7 @@ class VesselTree:
     Attributes:
         paths: centre lines, each (n, 2).
         radii: radius at each node, each (n,).
-        junctions: (k, 2), where one vessel leaves another, the most visible first.
+        junctions: (k, 2), points where a vessel branches off another, the most visible first.
         faz: radius of the foveal avascular zone.
     """
 
@@ -61,22 +62,23 @@ class VesselTree:
 
 
 def grow_vessels(rng: np.random.Generator, extent: tuple[float, float]) -> VesselTree:
-    """Grows arterioles and venules from the edges: arcades around the fovea, branches towards it and away.
+    """Grows arterioles and venules from the edges: arcades around the fovea, with branches both ways.
 
     Args:
         rng: source of randomness.
         extent: half (height, width) of the area to fill, in frames.
     """
     faz = float(rng.uniform(0.05, 0.075))
-    space = _Space(extent)
+    space = _VesselMap(extent)
     queue = _arcades(rng, extent) + _edge_vessels(rng, extent)
-    paths, radii, junctions = [], [], []
+    paths: list[np.ndarray] = []
+    radii, junctions = [], []
     while queue:
         vessel = queue.pop(0)
         label = len(paths) + 1
         children = _grow(vessel, label, rng, space, faz)
         path = np.array(vessel.points)
-        # A stub is no vessel: it would put a junction where nothing is seen to branch.
+        # A stub would add a junction where no branch is visible.
         if len(path) * _STEP < 0.05:
             continue
         paths.append(path)
@@ -85,13 +87,13 @@ def grow_vessels(rng: np.random.Generator, extent: tuple[float, float]) -> Vesse
             junctions.append((vessel.radius, *vessel.points[0]))
         queue.extend(children)
     ranked = np.array(sorted(junctions, reverse=True)).reshape(-1, 3)[:, 1:]
-    # The optic disc lies on the other side in the other eye.
+    # Left and right eyes: the optic disc is on either side.
     mirror = np.array([1.0, rng.choice([-1.0, 1.0])])
     return VesselTree([path * mirror for path in paths], radii, ranked * mirror, faz)
 
 
-class _Space:
-    """Which vessel holds which cell of the retina; vessels of one plexus do not grow through one another."""
+class _VesselMap:
+    """The vessel in each cell of the retina; vessels of a plexus do not grow through one another."""
 
     def __init__(self, extent: tuple[float, float]):
         self._extent = extent
@@ -111,7 +113,7 @@ class _Space:
         return self._owner[self._cell(down, right)]
 
     def claim(self, down: float, right: float, label: int) -> None:
-        """Gives the cell and its neighbours, where free, to a vessel."""
+        """Marks the cell and its free neighbours as the vessel's."""
         middle = self._cell(down, right)
         for row in (-self._columns, 0, self._columns):
             for cell in (middle + row - 1, middle + row, middle + row + 1):
@@ -120,7 +122,7 @@ class _Space:
 
 
 def _arcades(rng: np.random.Generator, extent: tuple[float, float]) -> list[Vessel]:
-    """An arteriole and a venule above the fovea and below it, from the side of the optic disc, the left."""
+    """An arteriole and a venule each above and below the fovea, from the optic disc's side, the left."""
     vessels = []
     for turn in (1.0, -1.0):
         inner = rng.uniform(0.21, 0.27)
@@ -134,7 +136,7 @@ def _arcades(rng: np.random.Generator, extent: tuple[float, float]) -> list[Vess
 
 
 def _edge_vessels(rng: np.random.Generator, extent: tuple[float, float]) -> list[Vessel]:
-    """Smaller vessels that come in from the other three edges, towards the fovea."""
+    """Smaller vessels from the other three edges towards the fovea."""
     height, width = extent
     vessels = []
     for side in (-1, 1):
@@ -151,8 +153,10 @@ def _towards_fovea(rng: np.random.Generator, start: tuple[float, float], radius:
     return Vessel([start], heading, radius, "fovea", 0.6)
 
 
-def _grow(vessel: Vessel, label: int, rng: np.random.Generator, space: _Space, faz: float) -> list[Vessel]:
-    """Lets a vessel grow to its end; returns the branches that leave it."""
+def _grow(
+    vessel: Vessel, label: int, rng: np.random.Generator, space: _VesselMap, faz: float
+) -> list[Vessel]:
+    """Grows a vessel to its end; returns its branches."""
     children: list[Vessel] = []
     parent = space.owner(*vessel.points[0])
     stop = faz * (0.95 + 0.9 * rng.uniform() ** 2)
@@ -179,10 +183,10 @@ def _grow(vessel: Vessel, label: int, rng: np.random.Generator, space: _Space, f
 
 
 def _steering(vessel: Vessel, down: float, right: float) -> float:
-    """Change of heading in one step, radians, towards where the vessel wants to go."""
+    """Change of heading in one step towards the vessel's goal, radians."""
     outwards = math.atan2(down, right)
     if vessel.goal == "arc":
-        # Past the fovea an arcade straightens and runs on to the temporal edge.
+        # Beyond the fovea an arcade straightens and continues to the temporal edge.
         drift = 4.0 * (vessel.orbit - math.hypot(down, right))
         wanted = outwards + vessel.turn * (math.pi / 2 - max(-1.0, min(1.0, drift)))
         if right > 0.1:
@@ -194,7 +198,7 @@ def _steering(vessel: Vessel, down: float, right: float) -> float:
 
 
 def _branch(vessel: Vessel, side: float, rng: np.random.Generator) -> list[Vessel]:
-    """The branch that leaves at the vessel's tip, if it is not too thin."""
+    """The branch at the vessel's tip; none if it would be too thin."""
     radius = vessel.radius * rng.uniform(0.45, 0.75)
     if radius < _THINNEST:
         return []
@@ -220,7 +224,7 @@ def draw_vessels(
     canvas = np.zeros(shape, np.float32)
     for path, radii in zip(tree.paths, tree.radii):
         centres, calibres = _resample(path * frame + np.asarray(origin), radii * frame)
-        # Wider vessels carry more flow, hence signal.
+        # Wider vessels have more flow and hence a stronger signal.
         _stamp(canvas, centres, calibres, frame, brightness=np.clip(0.5 + 55 * calibres / frame, 0, 1))
     return canvas
 
@@ -240,7 +244,7 @@ def _stamp(
     *,
     brightness: np.ndarray | float,
 ) -> None:
-    """Draws discs with a soft rim along a centre line (pixels); keeps the maximum."""
+    """Draws discs with a soft rim along a centre line (pixels); keeps the maximum of old and new values."""
     rim = max(0.45, 0.003 * frame)
     reach = int(np.ceil(radii.max() + rim + 0.5))
     nearest = np.rint(centres).astype(int)
@@ -249,7 +253,7 @@ def _stamp(
     squared = ((rows - centres[:, :1]) ** 2)[:, :, None] + ((columns - centres[:, 1:]) ** 2)[:, None, :]
     inside = np.clip((radii[:, None, None] - np.sqrt(squared)) / (2 * rim) + 0.5, 0, 1)
     value = (np.reshape(brightness, (-1, 1, 1)) * inside).astype(np.float32)
-    # What lies off the canvas must not wrap round: it is given to pixel 0 with no signal.
+    # Pixels outside the canvas must not wrap round: they go to pixel 0 with value 0.
     height, width = canvas.shape
     value *= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     where = np.where(value > 0, rows[:, :, None] * width + columns[:, None, :], 0)
@@ -257,7 +261,7 @@ def _stamp(
 
 
 def capillaries(shape: tuple[int, int], rng: np.random.Generator, frame: float) -> np.ndarray:
-    """A mesh of capillaries, the zero lines of a fine noise, of varying flow; float32 `shape`, in [0, 1]."""
+    """A mesh of capillaries with varying flow, the zero lines of fine noise; float32 `shape`, in [0, 1]."""
     mesh = np.zeros(shape, np.float32)
     for _ in range(2):
         field = smooth_noise(shape, rng, smoothness_px=max(1.0, 0.0095 * frame))
@@ -272,23 +276,23 @@ def capillaries(shape: tuple[int, int], rng: np.random.Generator, frame: float) 
 def foveal_distance(
     shape: tuple[int, int], rng: np.random.Generator, frame: float, origin: tuple[float, float]
 ) -> np.ndarray:
-    """Distance from the fovea's centre in frames, its contours ragged as those of an avascular zone are."""
+    """Distance from the fovea's centre in frames, with ragged contours like those of an avascular zone."""
     rows, columns = np.indices(shape, dtype=np.float32)
     ragged = 1 + 0.10 * smooth_noise(shape, rng, smoothness_px=0.035 * frame)
     return np.hypot((rows - origin[0]) / frame, (columns - origin[1]) / (1.1 * frame)) * ragged
 
 
 def superficial_plexus(vessels: np.ndarray, mesh: np.ndarray, distance: np.ndarray, faz: float) -> np.ndarray:
-    """Flow signal of the superficial plexus: vessels over capillaries that ring the fovea and leave it free.
+    """Flow signal of the superficial plexus: vessels over capillaries that surround the fovea.
 
     Args:
         vessels: (height, width) from `draw_vessels`.
-        mesh: (height, width) from `capillaries`, of one scan.
+        mesh: (height, width) from `capillaries`, for one scan.
         distance: (height, width) from `foveal_distance`.
         faz: radius of the avascular zone, frames.
     """
     perfused = np.clip((distance - faz) / 0.02 + 0.5, 0, 1)
-    # The layer thins towards the fovea, and with it the signal.
+    # The layer, and with it the signal, gets thinner towards the fovea.
     density = perfused * (0.55 + 0.45 * np.clip((distance - faz) / 0.22, 0, 1))
     ring = 0.30 * np.exp(-0.5 * ((distance - 1.12 * faz) / 0.010) ** 2)
     tissue = 0.07 + density * (0.10 + 0.30 * mesh) + ring * (0.4 + 0.6 * mesh)
@@ -299,7 +303,7 @@ def choroidal_bed(shape: tuple[int, int], rng: np.random.Generator, frame: float
     """Flow signal of the choroid: layers of thick, sinuous, crossing vessels; float32 `shape`, [0, 1]."""
     heading = rng.uniform(0, 2 * math.pi)
     bed = np.full(shape, 0.20, np.float32)
-    # Haller's layer of wide vessels below, Sattler's of medium and small ones above it.
+    # Haller's layer of wide vessels below, Sattler's layer of medium and small vessels above it.
     for count, calibre, brightness in ((30, 0.026, 0.32), (44, 0.016, 0.40), (64, 0.009, 0.46)):
         layer = _sinuous_vessels(shape, rng, frame, count, calibre, heading + rng.normal(0, 0.5))
         bed = bed * (1 - 0.45 * layer) + brightness * layer
@@ -309,21 +313,21 @@ def choroidal_bed(shape: tuple[int, int], rng: np.random.Generator, frame: float
 def _sinuous_vessels(
     shape: tuple[int, int], rng: np.random.Generator, frame: float, count: int, calibre: float, heading: float
 ) -> np.ndarray:
-    """Coverage by `count` vessels of about that radius (frames), along a winding field of directions."""
+    """Coverage by `count` vessels of radius about `calibre` (frames), along a winding field of directions."""
     wide = heading + 0.55 * smooth_noise(shape, rng, smoothness_px=0.16 * frame)
     field = wide + 0.45 * smooth_noise(shape, rng, smoothness_px=2.5 * calibre * frame)
     starts = rng.uniform(-0.05, 1.05, (count, 2)) * np.array(shape)
     paths = np.concatenate([_stream(field, starts, -1.0)[:0:-1], _stream(field, starts, 1.0)])
     canvas = np.zeros(shape, np.float32)
     for path, radius in zip(np.moveaxis(paths, 1, 0), calibre * frame * rng.uniform(0.6, 1.25, count)):
-        # Discs may lie as far apart as their radius without the outline showing it.
+        # Discs up to their radius apart still have a smooth outline.
         centres = path[:: max(1, int(0.9 * radius))]
         _stamp(canvas, centres, np.full(len(centres), radius), frame, brightness=float(rng.uniform(0.7, 1.0)))
     return canvas
 
 
 def _stream(field: np.ndarray, starts: np.ndarray, sign: float) -> np.ndarray:
-    """Lines along a field of directions (radians), one pixel a step: (steps, lines, 2), (row, column)."""
+    """Lines along a field of directions (radians), in steps of a pixel: (steps, lines, 2), (row, column)."""
     upper = np.array(field.shape) - 1
     points = [starts]
     for _ in range(int(0.45 * max(field.shape))):
@@ -336,15 +340,15 @@ def _stream(field: np.ndarray, starts: np.ndarray, sign: float) -> np.ndarray:
 def replace_flow(
     shared: np.ndarray, other: np.ndarray, rng: np.random.Generator, *, share: float, patch_px: float
 ) -> np.ndarray:
-    """`shared` with patches of `other` in it: the capillaries whose flow a scan sees differently.
+    """Replaces patches of `shared` by `other`: the capillaries whose flow differs from scan to scan.
 
     Args:
         shared, other: (height, width).
         rng: source of randomness.
-        share: about the part of the area that is replaced.
+        share: approximate share of the area that is replaced.
         patch_px: smoothness of the patches, pixels.
     """
-    # The normal distribution's quantile, near enough between 5 and 95 %.
+    # Approximate quantile of the normal distribution, good between 5 and 95 %.
     threshold = math.log((1 - share) / share) / 1.702
     where = np.clip(0.5 + 2.0 * (smooth_noise(shared.shape, rng, smoothness_px=patch_px) - threshold), 0, 1)
     return shared + where * (other - shared)

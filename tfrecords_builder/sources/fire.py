@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -140,8 +140,8 @@ def _names(folder: Path, pattern: re.Pattern[str]) -> set[str]:
 
 
 def _read_pair(root: Path, files: _Files, subject: str, request: Request) -> Iterator[ImagePair]:
-    """The pair, unless something is wrong with it: all of that goes to the problems."""
-    values = {}
+    """Yields the pair, unless it has mistakes; all of them are reported."""
+    values: dict[str, Any] = {}
     with request.problems.collected():
         values["fixed_landmarks"], values["moving_landmarks"] = read_points(files.points)
     for name in ("fixed", "moving"):

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from tfmetareg.evaluation.metrics import folding_percent
 from tfmetareg.geometry.affine import compose_displacement, resample
-from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, fill_gaps, invert_displacement
+from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, invert_displacement
 from tfmetareg.geometry.warp import displace_points
 from tfmetareg.imaging.tables import read_landmarks
 
@@ -136,14 +136,6 @@ def test_where_it_folds_one_of_the_preimages_is_found():
     found = carry_to_fixed(carried, displacement)
     assert np.abs(carry_to_moving(found, displacement) - carried).max() < 0.01
     assert np.abs(found - middle).max() > 1
-
-
-def test_holes_are_continued_from_the_nearest_pixel():
-    displacement = np.full((4, 5, 2), np.nan, np.float32)
-    displacement[1, 1], displacement[1, 4] = (1, 2), (3, 4)
-    np.testing.assert_array_equal(fill_gaps(displacement)[..., 0], [[1, 1, 1, 3, 3]] * 4)
-    with pytest.raises(ValueError, match="not NaN"):
-        fill_gaps(np.full((4, 5, 2), np.nan))
 
 
 def test_an_inverse_of_full_size_takes_a_second_or_so():

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its customary name
-from PIL import Image
 from scipy import ndimage
 
+from tests.unit.tfmetareg.imaging.image_files import texture, turned, write_volume
 from tfmetareg.errors import UserError
-from tfmetareg.geometry.displacement import carry_to_moving, fill_gaps, invert_displacement
+from tfmetareg.geometry.displacement import carry_to_moving, invert_displacement
 from tfmetareg.geometry.warp import warp
-from tfmetareg.imaging.field_files import FORMATS, read_field, write_field
+from tfmetareg.imaging.field_files import FORMATS, fill_gaps, read_field, write_field
 from tfmetareg.imaging.grid import Grid, read_grid
 from tfmetareg.imaging.read import read_image
 
 ITK_FORMATS = [ending for ending in FORMATS if ending != ".npz"]
-
-
-def turned(degrees: float) -> tuple[float, ...]:
-    angle = np.deg2rad(degrees)
-    return np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
 
 
 GEOMETRIES = {
@@ -39,12 +33,6 @@ GEOMETRIES = {
     ),
     "sizes": (Grid((48, 40), (0.4, 0.9)), Grid((60, 90), (0.3, 0.2), (5.0, 5.0), turned(10))),
 }
-
-
-def texture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Smooth float32 image in [0, 1]."""
-    image = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
-    return np.float32((image - image.min()) / np.ptp(image))
 
 
 def displacement_to(fixed: tuple[int, int], moving: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -134,88 +122,10 @@ def test_an_inverse_field_leads_back_and_goes_on_beyond_what_the_image_covers(tm
     np.testing.assert_array_equal(read_field(tmp_path / "back.npz").displacement, back)
 
 
-def files_of_every_kind(folder: Path) -> list[Path]:
-    """Images of 24 x 32 pixels with geometries of their own."""
-    pixels = np.uint8(255 * texture((24, 32)))
-    for name in ("a.png", "a.tif", "a.jpg"):
-        Image.fromarray(pixels).save(folder / name, dpi=(300, 150))
-    grid = Grid(pixels.shape, (0.4, 0.9), (12.0, -30.0), turned(25))
-    sitk.WriteImage(grid.image(pixels), str(folder / "itk.nii.gz"))
-    nibabel.save(nibabel.Nifti1Image(pixels.T, np.diag([2.0, 3.0, 1.0, 1.0])), folder / "nibabel.nii")
-    solid = sitk.GetImageFromArray(pixels[None])
-    solid.SetSpacing((0.7, 0.8, 5.0))
-    solid.SetOrigin((5.0, 6.0, 7.0))
-    for name, direction in (
-        ("axial", (1, 0, 0, 0, 1, 0, 0, 0, 1)), ("supine", (0, -1, 0, 1, 0, 0, 0, 0, 1)),
-        ("sagittal", (0, 0, 1, 1, 0, 0, 0, -1, 0)),
-    ):  # fmt: skip
-        solid.SetDirection(direction)
-        sitk.WriteImage(solid, str(folder / f"{name}.nii.gz"))
-    return sorted(folder.iterdir())
-
-
-def test_grids_are_those_that_simpleitk_reads(tmp_path):
-    files = files_of_every_kind(tmp_path)
-    assert len(files) == 8
-    for path in files:
-        image = sitk.ReadImage(str(path))
-        image = image[:, :, 0] if image.GetDimension() == 3 else image
-        grid = read_grid(path, read_image(path).shape)
-        assert grid.shape == (24, 32)
-        indices = [(0, 0), (31, 5), (3, 20)]
-        expected = [image.TransformIndexToPhysicalPoint(index) for index in indices]
-        np.testing.assert_allclose(grid.places(np.array(indices)[:, ::-1]), expected, atol=1e-4)
-
-
-def test_a_file_of_no_geometry_has_its_pixels_for_places(tmp_path):
-    np.save(tmp_path / "a.npy", texture((24, 32)))
-    assert read_grid(tmp_path / "a.npy", (24, 32)) == Grid((24, 32))
-
-
-def volume(folder: Path, direction: tuple[float, ...], size=(20, 16, 5)) -> Path:
-    """A volume of three different spacings whose intensity is x + 100 y in LPS, mm."""
-    image = sitk.Image(size, sitk.sitkFloat32)
-    image.SetSpacing((1.1, 0.7, 3.0))
-    image.SetOrigin((-20.0, 11.0, 4.0))
-    image.SetDirection(direction)
-    values = np.empty(size[::-1], np.float32)
-    for index in np.ndindex(*size):
-        x, y, _ = image.TransformIndexToPhysicalPoint(index)
-        values[index[::-1]] = x + 100 * y
-    filled = sitk.GetImageFromArray(values)
-    filled.CopyInformation(image)
-    sitk.WriteImage(filled, str(folder / "volume.nii.gz"))
-    return folder / "volume.nii.gz"
-
-
-@pytest.mark.parametrize(
-    "direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 1, 0, 1, 0, 0, 0, 0, -1)]
-)
-def test_a_slice_of_a_volume_lies_where_the_volume_has_it(tmp_path, direction):
-    place = f"{volume(tmp_path, direction)}#3"
-    image = read_image(Path(place))
-    places = read_grid(place, image.shape).places(np.stack(np.indices(image.shape), axis=-1))
-    np.testing.assert_allclose(places @ [1, 100], image, atol=1e-2)
-
-
-def test_a_volume_in_micrometres_is_one_in_millimetres(tmp_path):
-    path = volume(tmp_path, (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    expected = read_grid(f"{path}#3", (16, 20))
-    image = nibabel.load(path)
-    affine = np.diag([1000, 1000, 1000, 1]) @ image.affine
-    small = nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), affine)
-    small.header.set_xyzt_units("micron")
-    nibabel.save(small, path)
-    np.testing.assert_allclose(read_grid(f"{path}#3", (16, 20)).spacing, expected.spacing, rtol=1e-5)
-    np.testing.assert_allclose(read_grid(f"{path}#3", (16, 20)).origin, expected.origin, rtol=1e-5)
-
-
-def test_a_slice_of_an_oblique_volume_is_turned_into_the_plane(tmp_path):
+def test_a_field_on_a_slice_of_an_oblique_volume_is_read_again(tmp_path):
     cosine, sine = np.cos(0.2), np.sin(0.2)
-    place = f"{volume(tmp_path, (1, 0, 0, 0, cosine, -sine, 0, sine, cosine))}#3"
+    place = f"{write_volume(tmp_path, (1, 0, 0, 0, cosine, -sine, 0, sine, cosine))}#3"
     grid = read_grid(place, read_image(Path(place)).shape)
-    np.testing.assert_allclose(grid.direction, (1, 0, 0, 1), atol=1e-6)
-    np.testing.assert_allclose(grid.spacing, (1.1, 0.7), atol=1e-5)
     displacement = displacement_to(grid.shape, grid.shape)
     write_field(tmp_path / "Warp.nii.gz", displacement, grid, grid)
     assert np.abs(read_field(tmp_path / "Warp.nii.gz", grid).displacement - displacement).max() < 1e-4
@@ -296,3 +206,11 @@ def test_a_file_that_is_not_written_whole_is_told_of_and_not_left_there(tmp_path
     with little_room(), pytest.raises(OSError):
         write_field(tmp_path / f"field{ending}", displacement, Grid((64, 64)), Grid((64, 64)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_holes_are_continued_from_the_nearest_pixel():
+    displacement = np.full((4, 5, 2), np.nan, np.float32)
+    displacement[1, 1], displacement[1, 4] = (1, 2), (3, 4)
+    np.testing.assert_array_equal(fill_gaps(displacement)[..., 0], [[1, 1, 1, 3, 3]] * 4)
+    with pytest.raises(ValueError, match="not NaN"):
+        fill_gaps(np.full((4, 5, 2), np.nan))

@@ -324,7 +324,7 @@ def test_real_scans_of_an_eye_come_within_the_networks_reach(real_data):
     request = Request(real_data / "octa_scp", None, "target", (160, 160), 0)
     (task,) = SOURCES["pairs"].tasks(request)
     before, after = [], []
-    for part in (task.pairs.parts[number] for number in (0, 20, 29)):
+    for part in (task.pairs.partitions[number] for number in (0, 20, 29)):
         (pair,) = part()
         for align, distances in (("none", before), ("affine", after)):
             prepared = prepare_pair(pair, Preprocessing((160, 160), align=align))
