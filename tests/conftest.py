@@ -23,7 +23,7 @@ from tfrecords_builder.sources.base import SourceTask
 
 SIZE = 32
 FEATURES = [[4, 4], [4, 4, 4]]
-# Folders and modules that are marked `slow`: they train, trace large graphs, build many records, start processes.
+# Marked `slow`: what trains, traces large graphs, builds many records or starts processes.
 SLOW = (
     "conformance/",
     "e2e/",
