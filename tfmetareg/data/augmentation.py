@@ -1,4 +1,4 @@
-"""More tasks out of the same data: the pairs of a task as those of one that was never recorded."""
+"""Task augmentation: turns the pairs of a recorded task into pairs of a new, artificial task."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import tensorflow as tf
 from tfmetareg.geometry.warp import warp
 from tfmetareg.types import PairBatch
 
-# Exponents of the grey levels, as powers of two up and down.
+# The exponent of the grey levels lies between 2 to the power of minus this and of plus this.
 _OCTAVES = 1.0
-# Standard deviation of the added displacement at most, as a share of the shorter side. Chosen on source tasks
-# left out (docs/study.md): with half of it distant pairs stay apart, with more the fit suffers.
+# Largest standard deviation of the added displacement, as a fraction of the shorter side. Chosen on source
+# tasks left out of training (docs/study.md): half of it leaves distant pairs apart, more harms the fit.
 _REACH = 0.05
-# Nodes of the grid that the displacement is interpolated from, on each axis.
+# Fewest and most nodes per axis of the grid from which the displacement is interpolated.
 _COARSEST, _FINEST = 3, 8
 
 
 @tf.autograph.experimental.do_not_convert
 def task_like(pair: PairBatch, seed: tf.Tensor, number: tf.Tensor) -> PairBatch:
-    """The pair as one of another task: other grey levels, other motion; what it shows stays.
+    """Turns a pair into one of an artificial task, with other grey levels and other motion.
 
-    The seed alone decides on grey levels and orientation, since these are what pairs of one task have in
-    common: a power of the grey levels, half of the time their negative, a flip along each axis and, of square
-    images, an exchange of the axes. Beside that the moving image is warped by a smooth random field of its
-    own, whose size and smoothness are again the task's.
+    All pairs of an artificial task share grey levels and orientation, which depend on its seed alone: a
+    power of the grey levels, their negative with probability 1/2, a flip along each axis with probability
+    1/2 and, for square images, an exchange of the axes with probability 1/2. In addition, the moving image
+    is warped by a smooth random field of its own; the field's amplitude and smoothness belong to the task.
 
     Args:
-        pair: uint8 (height, width, 1) each.
-        seed: int64 (2,), of the task; for stateless operations: a stateful one could not be checkpointed.
-        number: int64 scalar, of the pair in it.
+        pair: moving and fixed, uint8 (height, width, 1) each.
+        seed: int64 (2,), seed of the artificial task for stateless random operations (stateful ones could
+            not be checkpointed).
+        number: int64 scalar, number of the pair within the task.
 
     Returns:
-        As `pair`.
+        The new pair, uint8 (height, width, 1) each.
     """
     own = tf.random.split(seed, 5)
     moving, fixed = (tf.image.convert_image_dtype(image, tf.float32)[None] for image in pair)
@@ -41,7 +42,7 @@ def task_like(pair: PairBatch, seed: tf.Tensor, number: tf.Tensor) -> PairBatch:
 
 
 def _motion(shape: tf.Tensor, task_seed: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A smooth displacement (1, height, width, 2) in pixels, of the task's size and smoothness."""
+    """A smooth random displacement, (1, height, width, 2) in pixels; the task sets amplitude and nodes."""
     _, height, width, _ = tf.unstack(shape)
     sizes = tf.random.stateless_uniform([2], task_seed)
     amplitude = sizes[0] * _REACH * tf.cast(tf.minimum(height, width), tf.float32)
@@ -51,7 +52,7 @@ def _motion(shape: tf.Tensor, task_seed: tf.Tensor, seed: tf.Tensor) -> tf.Tenso
 
 
 def _turned(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """All of (n, height, width, 1) in one of the orientations that keep the shape."""
+    """Flips images (n, height, width, 1) alike, and exchanges the axes of square ones, at random."""
     flip_rows, flip_columns, exchange = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     images = tf.cond(flip_rows, lambda: tf.reverse(images, [1]), lambda: images)
     images = tf.cond(flip_columns, lambda: tf.reverse(images, [2]), lambda: images)
@@ -61,7 +62,7 @@ def _turned(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _grey_levels(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """All images in [0, 1] under one monotonic map, rising or falling."""
+    """Maps the grey levels of images in [0, 1] alike, by a random power, increasing or decreasing."""
     octaves, negative = tf.unstack(tf.random.stateless_uniform([2], seed))
     images = tf.pow(images, 2.0 ** (_OCTAVES * (2.0 * octaves - 1.0)))
     return tf.where(negative < 0.5, 1.0 - images, images)

@@ -1,4 +1,4 @@
-"""The embedded tasks: procedural records for everyone who has none of their own yet."""
+"""The embedded tasks: procedural records, for runs without records of one's own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ ROOT = Path("data/embedded")
 
 
 def embedded_records(options: str = "") -> Path:
-    """Folder of the embedded tasks, built on first use.
+    """Returns the records folder of the embedded tasks, after building it on first use.
 
-    The builder runs as a process of its own: this package does not import it.
+    The builder runs in a process of its own, since this package does not import it.
 
     Args:
-        options: of the builder's command, "--image-size 96 96" for instance. Each choice has its own folder.
+        options: options of the builder's command, for instance "--image-size 96 96". Different options have
+            different folders.
 
     Raises:
-        UserError: the builder cannot make them with these options.
+        UserError: the builder fails with these options.
     """
     root = ROOT.with_name("-".join([ROOT.name, *re.findall(r"[\w.]+(?:-[\w.]+)*", options)]))
     if (root / MANIFEST).is_file():

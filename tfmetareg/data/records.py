@@ -1,4 +1,4 @@
-"""One task's records: shards on disk -> decoded pairs."""
+"""Reads records: from a task's shards on disk to pairs of images."""
 
 from __future__ import annotations
 
@@ -18,16 +18,29 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.types import PairBatch
 
-# Serialized records held back for shuffling. Small, since a checkpoint stores them; records are written in
-# random order already, so this only has to vary the order from epoch to epoch.
+# Number of serialized records in the shuffle buffer. Small, since checkpoints store the buffer; records are
+# written in random order, so it only has to vary the order from epoch to epoch.
 _SHUFFLE_BUFFER = 32
 
 
 class Records:
-    """A records folder and its manifest."""
+    """A records folder and its manifest.
+
+    >>> import tempfile
+    >>> from tfmetareg.data.schema import Manifest
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manifest = Manifest(image_shape=(64, 64), preprocessing={}, tasks=())
+    ...     _ = Path(folder, "manifest.json").write_text(manifest.to_json())
+    ...     Records(folder).manifest.image_shape
+    (64, 64)
+
+    Attributes:
+        root: the folder.
+        manifest: its content: image shape, preprocessing, tasks with their splits and shards.
+    """
 
     def __init__(self, root: Union[str, os.PathLike]):
-        """Reads the manifest.
+        """Reads the manifest of a folder that `python -m tfrecords_builder build` has made.
 
         Raises:
             UserError: no folder, or no readable manifest in it.
@@ -36,11 +49,10 @@ class Records:
         self.manifest = Manifest.read(root)
 
     def shards(self, task: str, split: str) -> list[str]:
-        """Paths of a split's shards, after checking that each is there in full size.
+        """Paths of a split's shards, after checking that each exists and has the size in the manifest.
 
         Raises:
-            UserError: no such task or split, an empty split, or a shard that is
-                missing or of another size than the manifest says.
+            UserError: no such task or split, an empty split, or a shard that is missing or of another size.
         """
         splits = self.manifest.task(task).splits
         if split not in splits or not splits[split].pairs:
@@ -50,49 +62,48 @@ class Records:
             path = self.root / shard.file
             size = path.stat().st_size if path.is_file() else None
             if size != shard.bytes:
-                found = "it is missing" if size is None else f"it has {size} bytes, not {shard.bytes}"
-                raise UserError(f"{path}: damaged shard ({found}); {_again(task)}")
+                problem = "it is missing" if size is None else f"it has {size} bytes, not {shard.bytes}"
+                raise UserError(f"{path}: damaged shard ({problem}); {_rebuild(task)}")
         return [str(self.root / shard.file) for shard in splits[split].shards]
 
     def verify(self, task: str, split: str) -> None:
-        """Compares the content of a split's shards with the manifest's SHA-256.
+        """Compares the SHA-256 of a split's shards with the manifest.
 
         Raises:
-            UserError: as `shards`, or a shard's content differs.
+            UserError: as for `shards`, or a shard's content differs.
         """
         for path, shard in zip(self.shards(task, split), self.manifest.task(task).splits[split].shards):
             if sha256(path) != shard.sha256:
                 raise UserError(
-                    f"{path}: damaged shard (another SHA-256 than the manifest's); {_again(task)}"
+                    f"{path}: damaged shard (another SHA-256 than the manifest's); {_rebuild(task)}"
                 )
 
     def explain(self, tasks: Sequence[str], error: tf.errors.OpError) -> UserError:
-        """What is wrong with the records of these tasks, after reading them failed."""
+        """Returns the error to raise after reading records of these tasks failed: names the damaged shard."""
         for task in tasks:
             for split in self.manifest.task(task).splits.values():
                 for shard in split.shards:
-                    found = _damage(self.root / shard.file, shard.records)
-                    if found:
-                        return UserError(f"{self.root / shard.file}: {found}; {_again(task)}")
+                    damage = _damage(self.root / shard.file, shard.records)
+                    if damage:
+                        return UserError(f"{self.root / shard.file}: {damage}; {_rebuild(task)}")
         return UserError(f"{self.root}: records could not be read ({error.message.splitlines()[0]}).")
 
     def learning_split(self, task: str) -> str:
-        """The split of a task that a network learns from: "finetune" of a target, "train" of a source."""
+        """The training split of a task: "finetune" for a target task, "train" for a source task."""
         return "finetune" if self.manifest.task(task).role == "target" else "train"
 
     def pair_count(self, task: str, split: str) -> int:
-        """Number of pairs in a split, 0 where there is no such split."""
+        """Number of pairs in a split; 0 if there is no such split."""
         content = self.manifest.task(task).splits.get(split)
         return content.pairs if content else 0
 
 
 def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
-    """Every pair of a split once, in stored order, with all that its record holds.
+    """Each pair of a split once, in stored order, with all fields of its record.
 
     Returns:
-        Elements as `schema.parse_pair` gives them, the images as float32 in
-        [0, 1], (height, width, 1). Where the records have an alignment, also
-        `aligned`: the moving image after it, as the network sees it in training.
+        Elements as from `schema.parse_pair`, but with images as float32 (height, width, 1) in [0, 1]. If the
+        records are aligned, elements also have `aligned`: the aligned moving image, the network's input.
     """
     image_shape = records.manifest.image_shape
 
@@ -105,12 +116,12 @@ def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
 
 
 def unaligned(pairs: tf.data.Dataset) -> tf.data.Dataset:
-    """The `examples` without the moving image after its alignment."""
+    """The elements of `examples` without `aligned`, the aligned moving image."""
     return pairs.map(lambda pair: {name: value for name, value in pair.items() if name != "aligned"})
 
 
 def realigned(pairs: tf.data.Dataset, alignments: np.ndarray) -> tf.data.Dataset:
-    """The `examples` with these alignments, (pairs, 2, 3) float32, in place of those of the records."""
+    """The elements of `examples` with other alignments, (pairs, 2, 3) float32, than those in the records."""
     numbered = tf.data.Dataset.zip((pairs, tf.data.Dataset.from_tensor_slices(alignments)))
     return numbered.map(lambda pair, alignment: _with_aligned({**pair, "alignment": alignment}))
 
@@ -118,18 +129,20 @@ def realigned(pairs: tf.data.Dataset, alignments: np.ndarray) -> tf.data.Dataset
 def pair_stream(
     records: Records, task: str, split: str, *, seed: int, limit: Optional[int] = None
 ) -> tf.data.Dataset:
-    """Endless pairs of a split's images, in another order each epoch.
+    """Endless image pairs of a split, in another order each epoch.
 
-    Epochs follow each other without a gap. The stream can be checkpointed.
-    Its order is decided by `seed` and by TensorFlow's global seed at the time
-    of the call.
+    Epochs follow each other without a gap. The stream can be checkpointed. Its order depends on `seed` and
+    on TensorFlow's global seed at the time of the call.
 
     Args:
-        limit: so many pairs of the split at most, drawn by `seed`; few are among more.
+        records: records folder.
+        task, split: names of the task and of its split.
+        seed: seed of the order, and of the choice of pairs with `limit`.
+        limit: largest number of pairs to use, None for all; smaller subsets are nested in larger ones.
 
     Returns:
-        PairBatch of single pairs, uint8, (height, width, 1); the moving image
-        aligned, where the records have an alignment.
+        Elements are PairBatch of single pairs, uint8 (height, width, 1), with the moving image aligned if the
+        records are.
     """
     shards = _shards(records, task, split)
     count = len(shards)
@@ -150,16 +163,16 @@ def pair_stream(
 
 
 def align_image(moving: tf.Tensor, alignment: tf.Tensor) -> tf.Tensor:
-    """`alignment.resample` as graph operations.
+    """Resamples the moving image by its alignment: `geometry.affine.resample` as graph operations.
 
     Args:
         moving: (height, width, 1) uint8.
-        alignment: (2, 3) float32.
+        alignment: (2, 3) float32, [A | t] in pixels: the result at p is `moving` at A p + t.
 
     Returns:
         (height, width, 1) uint8.
     """
-    # From output to input in (x, y), and no perspective.
+    # The operation takes the map from output to input in (x, y), and two perspective terms.
     transform = tf.concat([tf.reshape(tf.gather(alignment[::-1], [1, 0, 2], axis=1), [6]), [0.0, 0.0]], 0)
     aligned = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(moving, tf.float32)[None],
@@ -168,12 +181,12 @@ def align_image(moving: tf.Tensor, alignment: tf.Tensor) -> tf.Tensor:
         fill_value=0.0,
         interpolation="BILINEAR",
     )
-    # The operation would cut the fractions of uint8 off.
+    # On uint8 the operation would truncate instead of rounding.
     return tf.ensure_shape(tf.cast(tf.round(aligned[0]), tf.uint8), moving.shape)
 
 
 def ready_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Decodes one element ahead of the training step, in an order that never varies."""
+    """Prefetches one element while the training step runs, in a deterministic order."""
     options = tf.data.Options()
     options.deterministic = True
     return dataset.prefetch(1).with_options(options)
@@ -181,37 +194,37 @@ def ready_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 @contextlib.contextmanager
 def damage_named(records: Records, tasks: Sequence[str]) -> Iterator[None]:
-    """Turns a failure to read records of these tasks into one line with the shard and the record.
+    """Turns TensorFlow's error on reading records of these tasks into one line with shard and record.
 
     Raises:
-        UserError: in place of TensorFlow's error, which names neither.
+        UserError: names the damaged shard and record, which TensorFlow's error does not.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError) as error:
-        if "Iterator" not in error.message:  # Not from reading: of a checkpoint, for instance.
+        if "Iterator" not in error.message:  # Not from reading records but, for instance, a checkpoint.
             raise
         raise records.explain(tasks, error) from None
 
 
 def as_floats(pair: PairBatch) -> PairBatch:
-    """The images as float32 in [0, 1], whether they are so already or uint8 as stored."""
+    """The images as float32 in [0, 1], from float32 in [0, 1] or uint8."""
     return PairBatch(*[tf.image.convert_image_dtype(image, tf.float32) for image in pair])
 
 
 def _shards(records: Records, task: str, split: str) -> tf.data.Dataset:
-    """Path and number of records of each shard."""
+    """Elements: path and number of records of each shard."""
     counts = [shard.records for shard in records.manifest.task(task).splits[split].shards]
     return tf.data.Dataset.from_tensor_slices((records.shards(task, split), tf.constant(counts, tf.int64)))
 
 
 def _read(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    """The serialized records of a shard; one that ends early is an error, not a shorter data set."""
+    """The serialized records of a shard; too few records are an error, not a shorter data set."""
     return tf.data.TFRecordDataset(path).apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _drawn(serialized: tf.data.Dataset, limit: int, seed: int) -> list[bytes]:
-    """The records whose key's hash with the seed is lowest: for one seed, few are among more."""
+    """The `limit` records with the lowest hash of seed and key: smaller subsets are nested in larger ones."""
 
     def rank(text: bytes) -> bytes:
         key = parse_pair(tf.constant(text))["key"].numpy()
@@ -221,7 +234,7 @@ def _drawn(serialized: tf.data.Dataset, limit: int, seed: int) -> list[bytes]:
 
 
 def _damage(path: Path, count: int) -> str:
-    """What keeps a shard of so many records from being read as a whole; empty if nothing does."""
+    """Describes the damage of a shard that should hold `count` records; empty if there is none."""
     read = 0
     try:
         for _ in tf.data.TFRecordDataset(str(path)):
@@ -231,12 +244,12 @@ def _damage(path: Path, count: int) -> str:
     return "" if read == count else f"ends after {read} of {count} records"
 
 
-def _again(task: str) -> str:
+def _rebuild(task: str) -> str:
     return f"build task `{task}` again with --overwrite."
 
 
 def _images(record: dict[str, tf.Tensor], image_shape: tuple[int, int]) -> PairBatch:
-    """The images of a record as stored, uint8, of a shape known to the graph."""
+    """The images of a record, uint8, with their static shape set."""
     return PairBatch(*[tf.ensure_shape(record[name], [*image_shape, 1]) for name in ("moving", "fixed")])
 
 

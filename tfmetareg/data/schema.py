@@ -1,4 +1,4 @@
-"""The record schema and the manifest: the one definition that writer and reader share."""
+"""The format of records and of the manifest, shared by writer and reader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfmetareg.types import ImagePair, no_alignment
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "finetune", "test")
-# First version of the preprocessing whose records keep the moving image as it was before its alignment.
+# First version of the preprocessing whose records hold the moving image unaligned.
 _UNALIGNED_SINCE = 3
 
 _FEATURES = {
@@ -32,29 +32,32 @@ _FEATURES = {
     "fixed_landmarks": tf.io.FixedLenSequenceFeature([2], tf.float32, allow_missing=True),
     "moving_spacing": tf.io.FixedLenFeature([2], tf.float32),
     "fixed_spacing": tf.io.FixedLenFeature([2], tf.float32),
-    # Empty where there are none, and absent from records of before there were any.
+    # Empty for pairs without labels; absent from records of older versions, which had none.
     "moving_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
     "fixed_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
-    # The identity in records of before there was any.
+    # Absent from records of older versions, which had no alignment: the identity.
     "alignment": tf.io.FixedLenFeature([2, 3], tf.float32, default_value=no_alignment().tolist()),
 }
 
 
 def encode_pair(pair: ImagePair) -> bytes:
-    """Serializes a preprocessed pair; the images are stored as they are, without loss.
+    """Serializes a preprocessed pair without loss.
+
+    >>> image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    >>> pair = decode_pair(encode_pair(ImagePair("pair 1", "subject 1", moving=image, fixed=image)))
+    >>> pair.key, pair.moving.tolist()
+    ('pair 1', [[0, 1, 2], [3, 4, 5]])
 
     Args:
-        pair: moving and fixed uint8, both (height, width), and their labels,
-            if any, too; `split` and `task` are told by the shard's name, not
-            stored.
+        pair: moving and fixed are uint8 (height, width), and so are their labels, if any. `split` and `task`
+            are not stored: the shard's name gives them.
 
     Returns:
-        A serialized `tf.train.Example`. Unknown spacing is stored as NaN,
-        labels that there are not as an empty string.
+        A serialized `tf.train.Example`. Unknown spacing is stored as NaN, missing labels as an empty string.
 
     Raises:
-        ValueError: images or labels not uint8 or of different shapes, labels
-            of one image only, or landmarks that do not match in number.
+        ValueError: images or labels that are not uint8 or differ in shape, labels of one image only, or
+            different numbers of landmarks.
     """
     for name in ("moving", "fixed"):
         if getattr(pair, name).dtype != np.uint8:
@@ -111,12 +114,12 @@ def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         serialized: string scalar.
 
     Returns:
-        key, subject (string scalars); moving, fixed (uint8, (height, width, 1));
-        moving_landmarks, fixed_landmarks (float32, (n, 2), (row, column));
-        moving_spacing, fixed_spacing (float32, (2,), mm, NaN where unknown);
-        moving_labels, fixed_labels (uint8, (height, width, 1), or
-        (height, width, 0) where there are none); alignment (float32, (2, 3)):
-        it is for the reader to apply, all else is as before it.
+        key, subject: string scalars.
+        moving, fixed: uint8 (height, width, 1).
+        moving_landmarks, fixed_landmarks: float32 (n, 2), (row, column).
+        moving_spacing, fixed_spacing: float32 (2,), mm; NaN if unknown.
+        moving_labels, fixed_labels: uint8 (height, width, 1); (height, width, 0) without labels.
+        alignment: float32 (2, 3), not yet applied to image, landmarks and labels.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
     shape = tf.stack([record.pop("height"), record.pop("width"), -1])
@@ -126,7 +129,7 @@ def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def decode_pair(serialized: bytes) -> ImagePair:
-    """Inverse of `encode_pair` in memory; images come back as uint8 (height, width)."""
+    """Inverse of `encode_pair`, as NumPy arrays; images are uint8 (height, width)."""
     record = {name: value.numpy() for name, value in parse_pair(tf.constant(serialized)).items()}
 
     def spacing(name: str) -> Optional[tuple[float, float]]:
@@ -166,7 +169,7 @@ def _floats(values: Any) -> tf.train.Feature:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One TFRecord file: name within the records folder, record count, size and SHA-256."""
+    """One TFRecord file: name within the records folder, number of records, size in bytes and SHA-256."""
 
     file: str
     records: int
@@ -195,17 +198,23 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a records folder holds. `image_shape` is (height, width) of every image in it."""
+    """Content of a records folder.
+
+    Attributes:
+        image_shape: (height, width) of every image.
+        preprocessing: how the images were preprocessed, as `Preprocessing.describe` tells it.
+        tasks: the tasks in the order in which they were built.
+    """
 
     image_shape: tuple[int, int]
     preprocessing: dict[str, Any]
     tasks: tuple[Task, ...]
 
     def task(self, name: str) -> Task:
-        """The task of that name.
+        """Returns the task with a name.
 
         Raises:
-            UserError: there is none; the message lists those there are.
+            UserError: there is none; the message lists the tasks.
         """
         for task in self.tasks:
             if task.name == name:
@@ -214,7 +223,7 @@ class Manifest:
         raise UserError(f"task `{name}` is not in the records; there are: {known}.")
 
     def names(self, role: str) -> list[str]:
-        """Names of the tasks of that role, in the manifest's order."""
+        """Names of the tasks with a role, "source" or "target", in the manifest's order."""
         return [task.name for task in self.tasks if task.role == role]
 
     @property
@@ -223,7 +232,7 @@ class Manifest:
         return self.preprocessing.get("align", "none")
 
     def digest(self) -> str:
-        """SHA-256 over the manifest, and with it over every shard: names the data in a run card."""
+        """SHA-256 of the manifest, and so of all shards: identifies the data in a run card."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -235,8 +244,8 @@ class Manifest:
         """Reads `root/manifest.json`.
 
         Raises:
-            UserError: the folder or its manifest is missing, is not JSON, or is
-                of another schema; the message says how to make one.
+            UserError: the manifest is missing, damaged or of another schema; the message says how to build
+                one.
         """
         path = Path(root) / MANIFEST
         try:
@@ -252,8 +261,8 @@ class Manifest:
     @classmethod
     def _from_json(cls, content: dict[str, Any], path: Path) -> Manifest:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            found = content.get("schema") if isinstance(content, dict) else None
-            raise UserError(f"{path}: schema must be {SCHEMA}, got {found}; build the records again.")
+            schema = content.get("schema") if isinstance(content, dict) else None
+            raise UserError(f"{path}: schema must be {SCHEMA}, got {schema}; build the records again.")
         try:
             tasks = tuple(
                 Task(

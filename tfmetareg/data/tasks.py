@@ -1,4 +1,4 @@
-"""Several tasks' streams joined: pooled for pretraining, in episodes for Reptile."""
+"""Batches from the streams of several tasks: mixed for pretraining, in episodes for Reptile."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from tfmetareg.types import Episode, PairBatch
 def task_pairs(
     records: Records, task: str, split: str, *, batch_size: int, seed: int, limit: Optional[int] = None
 ) -> tf.data.Dataset:
-    """Endless batches of one task, for fine-tuning: PairBatch, (batch_size, height, width, 1) uint8.
+    """Endless batches of one task, for fine-tuning.
 
-    `limit` keeps to so many pairs, drawn by `seed`; few are among more.
+    Args:
+        records, task, split, seed, limit: as for `pair_stream`.
+        batch_size: pairs per batch.
+
+    Returns:
+        Elements are PairBatch, (batch_size, height, width, 1) uint8 each.
     """
     pairs = pair_stream(records, task, split, seed=seed, limit=limit)
     return ready_ahead(pairs.batch(batch_size, drop_remainder=True))
@@ -34,21 +39,20 @@ def mixed_pairs(
     tasks_equally: bool = False,
     augment: bool = False,
 ) -> tf.data.Dataset:
-    """Endless batches from the pooled tasks, each pair of the pool equally likely (pretraining).
-
-    A batch mixes tasks.
+    """Endless batches for pretraining: pairs of all tasks, mixed within a batch.
 
     Args:
-        records: where the tasks are.
+        records: records folder of the tasks.
         tasks: names of the source tasks; their split "train" is used.
         batch_size: pairs per batch.
-        seed: decides on the order.
-        target: a task whose pairs for learning join the pool; none where empty.
-        tasks_equally: each task of the pool is equally likely instead, as in `episodes`, whatever its size.
-        augment: shows each pair as of a task of its own, see `augmentation`.
+        seed: seed of the order.
+        target: target task whose training split is added to the pool; empty for none.
+        tasks_equally: draws from each task equally often, as `episodes` does, instead of in proportion to its
+            number of pairs.
+        augment: turns each pair into one of an artificial task of its own, see `augmentation`.
 
     Returns:
-        PairBatch, (batch_size, height, width, 1) uint8 as stored.
+        Elements are PairBatch, (batch_size, height, width, 1) uint8 each.
     """
     pool = [(task, "train") for task in tasks]
     if target:
@@ -78,22 +82,22 @@ def episodes(
     seed: int,
     augment: bool = False,
 ) -> tf.data.Dataset:
-    """Endless episodes: m different tasks drawn uniformly, k batches from each one's own stream.
+    """Endless episodes for Reptile: m different tasks drawn uniformly, and k batches of each.
 
     Args:
-        records: where the tasks are.
+        records: records folder of the tasks.
         tasks: names of the source tasks; their split "train" is used.
-        meta_batch_size: m.
-        inner_steps: k.
-        batch_size: pairs per inner update.
-        seed: decides on the tasks drawn and on the order within each.
-        augment: makes a task of its own out of each one drawn, see `augmentation`.
+        meta_batch_size: number of tasks per episode, m.
+        inner_steps: number of batches per task, k.
+        batch_size: pairs per batch.
+        seed: seed of the tasks drawn and of the order within each task.
+        augment: turns each task drawn into an artificial one, see `augmentation`.
 
     Returns:
-        Episode, (m, k, batch_size, height, width, 1) uint8 as stored.
+        Elements are Episode, (m, k, batch_size, height, width, 1) uint8 each.
 
     Raises:
-        UserError: fewer tasks than m.
+        UserError: fewer than m tasks.
     """
     if meta_batch_size > len(tasks):
         raise UserError(
@@ -117,7 +121,7 @@ def episodes(
 
 
 def _as_other_tasks(pairs: tf.data.Dataset, seed: Sequence[int], length: int) -> tf.data.Dataset:
-    """Single pairs, so many in a row as of one task that was never recorded, the next ones as of another."""
+    """Turns every `length` consecutive pairs into pairs of one artificial task."""
 
     def other(number: tf.Tensor, pair: PairBatch) -> PairBatch:
         return task_like(pair, tf.random.fold_in(tf.constant(seed, tf.int64), number // length), number)
@@ -126,10 +130,9 @@ def _as_other_tasks(pairs: tf.data.Dataset, seed: Sequence[int], length: int) ->
 
 
 def _interleaved(streams: list[tf.data.Dataset], choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
-    """Draws from the streams in the order of indices that `choose(step)` gives.
+    """Draws from the streams in the order of the indices that `choose(step)` returns for step 0, 1, 2, ...
 
-    The choice is a function of the step alone: a stateful random operation
-    could not be checkpointed.
+    The choice depends on the step alone, since a stateful random operation could not be checkpointed.
     """
     choices = tf.data.Dataset.counter().map(choose).unbatch()
     return tf.data.Dataset.choose_from_datasets(streams, choices, stop_on_empty_dataset=False)

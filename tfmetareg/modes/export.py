@@ -23,7 +23,7 @@ from tfmetareg.modes.workdir import build_configured, find_weights
 from tfmetareg.serving import onnx
 from tfmetareg.serving.preprocessing_graph import unservable
 from tfmetareg.serving.saved_model import save
-from tfmetareg.serving.warmup import Example, synthetic_example
+from tfmetareg.serving.warmup import WarmupPair, synthetic_pair
 
 
 def run(config: Config, workdir: Path) -> Path:
@@ -43,7 +43,7 @@ def run(config: Config, workdir: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
             saved, converted = Path(temporary, "saved_model"), Path(temporary, "model.onnx")
-            save(model, _servable(preprocessing), saved, name=options.name, example=example)
+            save(model, _servable(preprocessing), saved, name=options.name, warmup_pair=example)
             if options.onnx:
                 onnx.save(model, converted)
             target = _publish_next_version(saved, folder)
@@ -86,15 +86,15 @@ def _servable(preprocessing: Preprocessing) -> Optional[Preprocessing]:
     return preprocessing
 
 
-def _example(config: Config, preprocessing: Preprocessing) -> Example:
+def _example(config: Config, preprocessing: Preprocessing) -> WarmupPair:
     """A pair of the records if they have the size that the weights were trained at, else a synthetic one."""
     example = _recorded(config.data.root, config.data.target) if config.data.root else None
     if example and example.fixed.shape == tuple(preprocessing.image_size):
         return example
-    return synthetic_example(preprocessing.image_size)
+    return synthetic_pair(preprocessing.image_size)
 
 
-def _recorded(root: str, target: str) -> Example:
+def _recorded(root: str, target: str) -> WarmupPair:
     """A pair of the records: of the target's test split, or of what there is."""
     records = Records(root)
     manifest = records.manifest
@@ -106,4 +106,4 @@ def _recorded(root: str, target: str) -> Example:
     pair = next(iter(examples(records, *found[0])))
     images = pair.get("aligned", pair["moving"]), pair["fixed"]
     moving, fixed = (tf.image.convert_image_dtype(image[..., 0], tf.uint8).numpy() for image in images)
-    return Example(moving, fixed, pair["fixed_landmarks"].numpy())
+    return WarmupPair(moving, fixed, pair["fixed_landmarks"].numpy())

@@ -1,1 +1,1 @@
-"""A network as a SavedModel: its signatures, what they check and preprocess, and its warm-up requests."""
+"""A network as a SavedModel: signatures with their checks and preprocessing, and warm-up requests."""

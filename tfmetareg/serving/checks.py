@@ -1,7 +1,8 @@
-"""What the signatures refuse, in the graph itself: InvalidArgument with a sentence, wherever they are served.
+"""Input checks of the signatures, inside the graph: they work wherever a model is served.
 
-Each check lets its tensor through only once it has passed. What is computed from the result waits for that:
-the client reads of the first rule that is broken, and of nothing that comes of it.
+A broken rule raises InvalidArgument with a sentence. Each check returns its tensor with a control dependency
+on the check, so that the client gets the message of the first broken rule rather than an error that follows
+from it.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def passed(value: tf.Tensor, condition: tf.Tensor, sentence: str, *found: tf.Tensor) -> tf.Tensor:
-    """`value`, if `condition` (bool scalar) holds; else InvalidArgument: the sentence, and what was found."""
-    assertion = tf.raw_ops.Assert(condition=condition, data=[sentence, *found], summarize=5)
+def passed(value: tf.Tensor, condition: tf.Tensor, sentence: str, *actual: tf.Tensor) -> tf.Tensor:
+    """Returns `value` if `condition` (bool scalar) holds; else InvalidArgument with sentence and `actual`."""
+    assertion = tf.raw_ops.Assert(condition=condition, data=[sentence, *actual], summarize=5)
     with tf.control_dependencies([assertion]):
         return tf.identity(value)
 
 
 def checked_images(images: tf.Tensor, name: str) -> tf.Tensor:
-    """Images that the network takes.
+    """Checks images for the network.
 
     Args:
-        images: float32 of any shape, which the graph must not know: what it knows, the optimizer takes for
-            granted, and removes the check.
-        name: of the input.
+        images: float32 of any shape. The graph must not know the shape: its optimizer would take a known
+            shape for granted and remove the check.
+        name: name of the input, for error messages.
 
     Returns:
         (batch, height, width, 1) float32 in [0, 1], batch >= 1, height and width >= 2.
@@ -35,7 +36,7 @@ def checked_images(images: tf.Tensor, name: str) -> tf.Tensor:
         shape,
     )
     shape = tf.shape(images)
-    # A reshape, since `ensure_shape` would tell the optimizer the rank of its argument too.
+    # Not `ensure_shape`: it would let the optimizer infer the rank of its argument.
     images = tf.reshape(images, [shape[0], shape[1], shape[2], 1])
     images = passed(
         images,
@@ -59,7 +60,7 @@ def checked_images(images: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def checked_pair(moving: tf.Tensor, fixed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both images as `checked_images`, and of one shape."""
+    """Checks two batches of images as `checked_images` does, and that their shapes are equal."""
     moving, fixed = checked_images(moving, "moving"), checked_images(fixed, "fixed")
     shapes = tf.shape(moving), tf.shape(fixed)
     fixed = passed(
@@ -72,14 +73,14 @@ def checked_pair(moving: tf.Tensor, fixed: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
 
 
 def checked_points(points: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Points of the fixed images.
+    """Checks points of the fixed images.
 
     Args:
         points: float32 of any shape, unknown to the graph.
-        images: (batch, height, width, 1), checked.
+        images: (batch, height, width, 1), already checked.
 
     Returns:
-        (batch, n, 2) float32, on the image, whose pixels reach from -0.5 to size - 0.5.
+        (batch, n, 2) float32 inside the images, which extend from -0.5 to size - 0.5.
     """
     shape, size = tf.shape(points), tf.shape(images)
     points = passed(
@@ -97,7 +98,7 @@ def checked_points(points: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         size[0],
     )
     last = tf.cast(size[1:3], tf.float32) - 0.5
-    # Written so that NaN is outside.
+    # Comparisons with NaN are false, so NaN is refused.
     return passed(
         points,
         tf.reduce_all((points >= -0.5) & (points <= last)),
@@ -107,7 +108,7 @@ def checked_points(points: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
 
 
 def checked_files(moving: tf.Tensor, fixed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encoded images as vectors, (batch,) strings, of scalars or of vectors of one length >= 1."""
+    """Checks encoded images, string scalars or vectors of equal length >= 1; returns vectors (batch,)."""
     files = []
     for name, file in (("moving", moving), ("fixed", fixed)):
         shape = tf.shape(file)

@@ -1,4 +1,4 @@
-"""The network as an ONNX file."""
+"""Export to ONNX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ _OPSET = 17
 
 
 def save(model: RegistrationModel, path: Path) -> None:
-    """Writes moving, fixed (batch, height, width, 1) -> warped, displacement, without the checks.
+    """Writes an ONNX file with inputs moving and fixed, outputs warped and displacement.
+
+    Unlike the SavedModel's signatures it does not check its inputs.
+
+    Args:
+        model: network in float32.
+        path: file to write.
 
     Raises:
         UserError: tf2onnx is not installed.
@@ -40,8 +46,8 @@ def save(model: RegistrationModel, path: Path) -> None:
 
 
 def _floor_mod(graph, node, name, arguments):
-    """Stays one operation, ONNX's own Mod: what tf2onnx makes of it is wrong for negative integers.
+    """Converts FloorMod to ONNX's Mod, since tf2onnx's own conversion is wrong for negative integers.
 
-    It has renamed the node by now, but put it among operations that only TensorFlow knows.
+    tf2onnx has renamed the node already, but left it in the domain of TensorFlow's operations.
     """
     node.domain = ""

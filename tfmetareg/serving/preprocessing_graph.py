@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfmetareg.imaging.choices import COLOURS
 from tfmetareg.imaging.intensity import (
     BACKGROUND_SHARE_OF_RANGE,
     LEVELS,
@@ -26,8 +27,8 @@ class DecodedImage(NamedTuple):
     """A decoded PNG file.
 
     Attributes:
-        pixels: (height, width, channels) float32, the values as stored.
-        white: float32 scalar, 255 or 65535: the file's largest value.
+        pixels: (height, width, channels) float32, the stored values.
+        white: float32 scalar, 255 or 65535: the largest value of the file's bit depth.
     """
 
     pixels: tf.Tensor
@@ -35,11 +36,11 @@ class DecodedImage(NamedTuple):
 
 
 class FramedImage(NamedTuple):
-    """An image as the network sees it, and where it lies there.
+    """An image in the network's frame, and the mapping there.
 
     Attributes:
         image: (1, height, width, 1) float32 in [0, 1], of the records' size.
-        scale, shift: (2,) float32; point p of the file lies at (p + 0.5) scale + shift - 0.5.
+        scale, shift: (2,) float32, (row, column): point p of the file is at (p + 0.5) scale + shift - 0.5.
     """
 
     image: tf.Tensor
@@ -48,7 +49,7 @@ class FramedImage(NamedTuple):
 
 
 def unservable(preprocessing: Preprocessing) -> str:
-    """Why no graph does this preprocessing to a PNG file; empty if one can."""
+    """The reason why the graph cannot preprocess PNG files like this; empty if it can."""
     if preprocessing.intensity == "clahe":
         return "the records' `--intensity clahe` has no graph operations here"
     if preprocessing.spacing is not None:
@@ -57,7 +58,7 @@ def unservable(preprocessing: Preprocessing) -> str:
 
 
 def decode(file: tf.Tensor, name: str) -> DecodedImage:
-    """The pixels of a PNG file (string scalar), in 8 or 16 bits as it came; `name` is that of the input."""
+    """Decodes a PNG file (string scalar) of 8 or 16 bits; `name` names the input in error messages."""
     header = tf.strings.substr(tf.strings.join([file, b"\0" * 26]), 0, 26)
     file = passed(
         file,
@@ -74,7 +75,7 @@ def decode(file: tf.Tensor, name: str) -> DecodedImage:
         size,
     )
     is_16_bit = tf.equal(tf.strings.substr(header, 24, 1), b"\x10")
-    # Decoded to 16 bits, a value of 8 becomes 257 times what it was.
+    # Decoding to 16 bits multiplies 8-bit values by 257.
     pixels = tf.cast(tf.io.decode_png(file, channels=0, dtype=tf.uint16, name=f"{name}_png"), tf.int32)
     pixels = tf.cast(pixels // tf.where(is_16_bit, 1, 257), tf.float32)
     size = tf.shape(pixels)[:2]
@@ -87,25 +88,25 @@ def decode(file: tf.Tensor, name: str) -> DecodedImage:
     return DecodedImage(pixels, tf.where(is_16_bit, 65535.0, 255.0))
 
 
-def encode(picture: DecodedImage) -> tf.Tensor:
-    """A PNG file (string scalar) with 8 or 16 bits; its channels may be 1 to 4."""
-    rounded = tf.round(picture.pixels)
+def encode(image: DecodedImage) -> tf.Tensor:
+    """Encodes an image of 1 to 4 channels as a PNG file (string scalar), in its bit depth."""
+    rounded = tf.round(image.pixels)
     return tf.cond(
-        picture.white > 255,
+        image.white > 255,
         lambda: tf.io.encode_png(tf.cast(rounded, tf.uint16)),
         lambda: tf.io.encode_png(tf.cast(rounded, tf.uint8)),
     )
 
 
-def place(picture: DecodedImage, preprocessing: Preprocessing, name: str) -> FramedImage:
-    """What `prepare_image` makes of the picture, to one grey level of 255.
+def to_frame(decoded: DecodedImage, preprocessing: Preprocessing, name: str) -> FramedImage:
+    """Preprocesses an image as `prepare_image` does; the results differ by at most one grey level of 255.
 
     Args:
-        picture: decoded.
-        preprocessing: of the records; `align` is left out.
-        name: of the input.
+        decoded: the image.
+        preprocessing: preprocessing of the records; `align` is ignored.
+        name: name of the input, for error messages.
     """
-    pixels = picture.pixels
+    pixels = decoded.pixels
     if preprocessing.intensity == "none" and preprocessing.colour == "luminance":
         pixels = passed(
             pixels,
@@ -113,12 +114,12 @@ def place(picture: DecodedImage, preprocessing: Preprocessing, name: str) -> Fra
             f"`{name}` must be grey, as its values are to be kept; got channels",
             tf.shape(pixels)[-1],
         )
-    image = _one_channel(pixels, preprocessing.colour)
+    image = _one_channel(pixels, preprocessing.colour or COLOURS[0])
     low, high = tf.reduce_min(image), tf.reduce_max(image)
     image = passed(image, low < high, f"`{name}` must not be constant; every pixel is", low)
     if preprocessing.intensity == "none":
-        low, high = tf.zeros(()), picture.white
-    # In float64, as in the builder: 16 bits on a large offset leave float32 little.
+        low, high = tf.zeros(()), decoded.white
+    # In float64, as in the builder: float32 loses a small 16-bit contrast on a large offset.
     low, high = tf.cast(low, tf.float64), tf.cast(high, tf.float64)
     unit = tf.cast((tf.cast(image, tf.float64) - low) / (high - low), tf.float32)
     content, scale, shift, first = _resample(unit, preprocessing, name)
@@ -133,12 +134,12 @@ def place(picture: DecodedImage, preprocessing: Preprocessing, name: str) -> Fra
     frame = tf.constant(preprocessing.image_size)
     padded = tf.pad(greys, tf.stack([first, frame - first - tf.shape(content)], axis=1))
     image = tf.ensure_shape(padded, preprocessing.image_size)[None, ..., None]
-    # By way of uint8, since the records hold that.
+    # Rounded to uint8 in between, as in records.
     return FramedImage(tf.image.convert_image_dtype(tf.cast(image, tf.uint8), tf.float32), scale, shift)
 
 
 def _one_channel(pixels: tf.Tensor, colour: str) -> tf.Tensor:
-    """(height, width) of (height, width, 1 to 4); grey with alpha loses its alpha."""
+    """(height, width, 1 to 4) -> (height, width): green or luminance of colour images; drops alpha."""
     is_colour = tf.shape(pixels)[-1] > 2
     if colour == "green":
         return tf.gather(pixels, tf.where(is_colour, 1, 0), axis=-1)
@@ -149,7 +150,7 @@ def _one_channel(pixels: tf.Tensor, colour: str) -> tf.Tensor:
 def _resample(
     image: tf.Tensor, preprocessing: Preprocessing, name: str
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What of an image comes to lie in the frame, unpadded; its scale, shift, and first row and column."""
+    """The part of an image inside the frame, unpadded; with scale, shift, and its first row and column."""
     size, frame = tf.shape(image), tf.constant(preprocessing.image_size)
     if preprocessing.fit == "resize":
         scale = tf.cast(tf.cast(frame, tf.float64) / tf.cast(size, tf.float64), tf.float32)
@@ -180,7 +181,7 @@ def _resample(
 
 
 def _map_intensities(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """(height, width) in [0, 1] of one that is not constant."""
+    """Maps the intensities of a non-constant image (height, width) to [0, 1]."""
     if preprocessing.intensity == "none":
         return tf.clip_by_value(image, 0.0, 1.0)
     scaled = _scale(image, preprocessing.percentiles)
@@ -188,7 +189,7 @@ def _map_intensities(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
 
 
 def _scale(image: tf.Tensor, percentiles: tuple[float, float]) -> tf.Tensor:
-    """In [0, 1]: linear between two percentiles, clipped outside."""
+    """Scales the range between two percentiles linearly to [0, 1]; clips values outside."""
     values = tf.cast(tf.sort(tf.reshape(image, [-1])), tf.float64)
     last = tf.size(values) - 1
     place = tf.constant(percentiles, tf.float64) / 100 * tf.cast(last, tf.float64)
@@ -202,10 +203,10 @@ def _scale(image: tf.Tensor, percentiles: tuple[float, float]) -> tf.Tensor:
 
 
 def _equalize(image: tf.Tensor) -> tf.Tensor:
-    """Its histogram made even, after `tfa.image.equalize`; the background black."""
+    """Equalises the histogram like `tfa.image.equalize`, with a black background."""
     unit = (image - BACKGROUND_SHARE_OF_RANGE) / (1 - BACKGROUND_SHARE_OF_RANGE)
     greys = tf.cast(tf.round(tf.clip_by_value(unit, 0.0, 1.0) * (LEVELS - 1)), tf.int32)
-    # The builder repeats the image, so that the step between levels is an exact integer.
+    # The builder repeats the image so that the step between levels is an exact integer; this counts the same.
     repeats = -(-LEVELS * PIXELS_PER_LEVEL // tf.size(greys))
     histogram = repeats * tf.math.bincount(tf.reshape(greys, [-1]), minlength=LEVELS)
     step = (tf.reduce_sum(histogram) - histogram[tf.reduce_max(greys)]) // (LEVELS - 1)

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.serving.signatures import INPUTS, build_signatures
-from tfmetareg.serving.warmup import Example, write_warmup
+from tfmetareg.serving.warmup import WarmupPair, write_warmup
 
 
 def save(
@@ -21,29 +21,29 @@ def save(
     folder: Path,
     *,
     name: str,
-    example: Example,
+    warmup_pair: WarmupPair,
 ) -> None:
-    """Writes the SavedModel folder; plain TensorFlow loads it.
+    """Writes a SavedModel folder, which plain TensorFlow can load.
 
     Args:
-        model: in float32.
-        preprocessing: as `build_signatures`.
-        folder: does not exist yet.
-        name: of the model, for the warm-up requests.
-        example: a pair that these ask to register.
+        model: network in float32.
+        preprocessing: as for `build_signatures`.
+        folder: folder to make.
+        name: name of the served model, for the warm-up requests.
+        warmup_pair: pair to register in the warm-up requests.
     """
     module = tf.Module()
     module.weights = model.weights
     signatures = build_signatures(model, preprocessing)
-    # Without the traces of Python, a message of the graph is its sentence and little else.
+    # Without Python stack traces, an error message from the graph is little more than its sentence.
     options = tf.saved_model.SaveOptions(save_debug_info=False)
     tf.saved_model.save(module, os.fspath(folder), signatures=signatures, options=options)
     _publish_shapes(folder)
-    write_warmup(folder, name, example, list(signatures))
+    write_warmup(folder, name, warmup_pair, list(signatures))
 
 
 def _publish_shapes(folder: Path) -> None:
-    """Tells clients the shapes of the inputs, of which the graph itself knows nothing."""
+    """Writes the input shapes into the signatures for clients; the graph itself must not know them."""
     path = folder / "saved_model.pb"
     content = SavedModel.FromString(path.read_bytes())
     meta_graph = content.meta_graphs[0]
@@ -57,10 +57,10 @@ def _publish_shapes(folder: Path) -> None:
             meta_graph.signature_def[name].inputs[key].tensor_shape.CopyFrom(shape)
             keywords[key].tensor_spec_value.shape.CopyFrom(shape)
     path.write_bytes(content.SerializeToString(deterministic=True))
-    # Optional, and of the file as it was.
+    # Optional; it describes the file before this change.
     (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _children(objects, node) -> dict:
-    """Nodes of the object graph by the names that their parent has for them."""
+    """Children of a node in the object graph, by name."""
     return {child.local_name: objects.nodes[child.node_id] for child in node.children}

@@ -13,7 +13,7 @@ from scipy import ndimage
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.models.registry import RegistrationModel, build_model
 from tfmetareg.serving.saved_model import save
-from tfmetareg.serving.warmup import Example
+from tfmetareg.serving.warmup import WarmupPair
 
 FEATURES = [[4, 4], [4, 4, 4]]
 
@@ -54,5 +54,5 @@ def served(tmp_path_factory) -> Served:
     preprocessing = Preprocessing((48, 40))
     points = np.float32([[3, 4], [20, 30]])
     images = [np.uint8(255 * scan((48, 40), seed)) for seed in range(2)]
-    save(model, preprocessing, folder, name="tiny", example=Example(*images, points))
+    save(model, preprocessing, folder, name="tiny", warmup_pair=WarmupPair(*images, points))
     return Served(model, folder, tf.saved_model.load(str(folder)).signatures, preprocessing)

@@ -15,7 +15,7 @@ from tfmetareg.errors import UserError
 from tfmetareg.imaging.choices import FITS
 from tfmetareg.imaging.preprocessing import Preprocessing, image_geometry, prepare_image
 from tfmetareg.imaging.read import read_image
-from tfmetareg.serving.preprocessing_graph import decode, encode, place, unservable
+from tfmetareg.serving.preprocessing_graph import decode, encode, to_frame, unservable
 
 
 def scan(shape, seed: int = 0) -> np.ndarray:
@@ -65,7 +65,7 @@ def greys_apart(file: bytes, path: Path, preprocessing: Preprocessing) -> np.nda
     """How many grey levels the graph's image lies from the builder's, pixel by pixel."""
     path.write_bytes(file)
     expected = prepare_image(read_image(path, preprocessing.colour), preprocessing)
-    placed = place(decode(tf.constant(file), "moving"), preprocessing, "moving")
+    placed = to_frame(decode(tf.constant(file), "moving"), preprocessing, "moving")
     assert placed.image.shape == (1, *preprocessing.image_size, 1)
     found = np.rint(255 * placed.image.numpy()[0, ..., 0])
     return np.abs(found - expected)
@@ -86,7 +86,7 @@ def test_each_fit_becomes_what_the_builder_makes_of_it(fit, frame, tmp_path):
     preprocessing = Preprocessing(frame, fit=fit)
     file = FILES["larger than the frame"]
     assert greys_apart(file, tmp_path / "a.png", preprocessing).max() <= 1
-    placed = place(decode(tf.constant(file), "moving"), preprocessing, "moving")
+    placed = to_frame(decode(tf.constant(file), "moving"), preprocessing, "moving")
     geometry = image_geometry((123, 201), preprocessing)
     np.testing.assert_allclose(placed.scale, geometry.scale, rtol=1e-6)
     np.testing.assert_array_equal(placed.shift, geometry.shift)
@@ -106,7 +106,7 @@ def test_luminance_whose_values_are_to_be_kept_is_refused_as_by_the_builder(tmp_
     with pytest.raises(UserError, match="intensity none"):
         prepare_image(read_image(tmp_path / "a.png", "luminance"), preprocessing)
     with pytest.raises(tf.errors.InvalidArgumentError, match="`moving` must be grey"):
-        place(decode(tf.constant(FILES["colour"]), "moving"), preprocessing, "moving")
+        to_frame(decode(tf.constant(FILES["colour"]), "moving"), preprocessing, "moving")
 
 
 def test_rare_intensities_become_what_the_builder_makes_of_them(tmp_path):
@@ -140,7 +140,7 @@ def test_a_picture_comes_back_as_it_was_encoded():
 def test_a_file_too_large_for_padding():
     file = tf.constant(FILES["larger than the frame"])
     with pytest.raises(tf.errors.InvalidArgumentError, match="must have at most 64 x 48 pixels"):
-        place(decode(file, "fixed"), Preprocessing((64, 48), fit="pad"), "fixed")
+        to_frame(decode(file, "fixed"), Preprocessing((64, 48), fit="pad"), "fixed")
 
 
 def test_what_no_graph_can_do_is_known():
