@@ -1,1 +1,1 @@
-"""The project and its peers on the same work, in one run. The README says how to run and to read it."""
+"""Benchmarks: the project and its peers on the same work, in one run; README.md explains them."""

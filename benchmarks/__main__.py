@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the project and its peers on the same work, alternating in one run."""
+"""`python -m benchmarks`: runs the project and its peers on the same work, in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REPETITIONS, _QUICK_REPETITIONS = 7, 3
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Runs the benchmarks; prints the page, and writes it with the results as JSON.
+    """Runs the benchmarks; prints the report, and writes it together with the results as JSON.
 
     Returns:
         0; 2 for a mistake on the command line, 130 after Ctrl-C.
@@ -49,7 +49,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if output:
         write_json(output / "bench.json", run)
         write_text(output / "bench.md", page)
-        _say(f"Results are in {output}.")
+        _print_line(f"Results are in {output}.")
     return 0
 
 
@@ -60,18 +60,22 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", metavar="CASE", choices=[case.name for case in CASES], help="%(choices)s"
     )
     parser.add_argument("--contenders", nargs="+", metavar="NAME", choices=CONTENDERS, help="%(choices)s")
-    parser.add_argument("--repetitions", type=int, help=f"of each case, {_REPETITIONS} by default")
+    parser.add_argument("--repetitions", type=int, help=f"repetitions of each case (default: {_REPETITIONS})")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="where bench.json and bench.md go; docs/performance for a whole run, nowhere for a part of it",
+        help="folder for bench.json and bench.md (default: docs/performance; none for a part of the run)",
     )
     return parser
 
 
 def _run(cases: Sequence[Case], options: argparse.Namespace) -> dict[str, Any]:
-    """Measures the cases; returns the content of the JSON file."""
+    """Measures the cases.
+
+    Returns:
+        The content of the JSON file.
+    """
     repetitions = options.repetitions or (_QUICK_REPETITIONS if options.quick else _REPETITIONS)
     run: dict[str, Any] = {
         "schema": 1,
@@ -93,7 +97,7 @@ def _run(cases: Sequence[Case], options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run_case(case: Case, chosen: list[str], folder: Path, repetitions: int, run: dict[str, Any]) -> None:
-    """Measures one case with those of the chosen contenders that it has, and notes it in `run`."""
+    """Measures one case with its contenders among the chosen ones; adds the result to `run`."""
     names = [name for name in case.contenders if name in chosen or name == "machine"]
     if case.options.get("dtype") == "bfloat16" and "ours_mixed" in run["left_out"]:
         names = []
@@ -104,13 +108,13 @@ def _run_case(case: Case, chosen: list[str], folder: Path, repetitions: int, run
     run["cases"].append(case_result(case, measured))
     for name, about in measured.about.items():
         run["contenders"].setdefault(name, {"title": CONTENDERS[name].title, "about": about})
-    _say(f"{case.name}: {time.monotonic() - began:.0f} s")
+    _print_line(f"{case.name}: {time.monotonic() - began:.0f} s")
     for name, reason in measured.left_out.items():
-        _say(f"{case.name}: {name} left out: {reason}")
+        _print_line(f"{case.name}: {name} left out: {reason}")
 
 
 def _unusable(description: dict[str, Any]) -> dict[str, str]:
-    """Contenders that this machine or this checkout cannot run, with the reason."""
+    """Contenders that cannot run on this machine or in this checkout, with the reason."""
     reasons = {
         name: f"{contender.python} is missing; `make bench` makes it."
         for name, contender in CONTENDERS.items()
@@ -119,12 +123,12 @@ def _unusable(description: dict[str, Any]) -> dict[str, str]:
     if not machine.computes_bfloat16(description):
         reasons["ours_mixed"] = "this machine computes no bfloat16."
     for name, reason in reasons.items():
-        _say(f"{name} left out: {reason}")
+        _print_line(f"{name} left out: {reason}")
     return reasons
 
 
 def _make_data(cases: Sequence[Case], folder: Path) -> None:
-    """Records and PNG files of the image sizes that the cases read."""
+    """Makes records and PNG files in the image sizes that the cases read."""
     for size in sorted({case.options["size"] for case in cases if case.needs_data}):
         command = [sys.executable, "-m", "benchmarks.records", str(folder), str(size), str(PAIRS)]
         subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
@@ -136,7 +140,7 @@ def _revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,12 +1,13 @@
-"""`python -m benchmarks.build_scale`: builds ever more pairs; measures pairs per second and peak memory.
+"""`python -m benchmarks.build_scale`: measures pairs per second and peak memory of growing builds.
 
-Each build is a process of its own, called as a user calls it, on a `pairs` folder of 400 x 400 images with
-the default preprocessing. Its images are a few files, linked under as many names as are needed: the disk
-holds them once, the builder reads each name as a file of its own. The largest number of pairs is built with
-the most workers only.
+Each build is a process of its own, started by the user's command, on a `pairs` folder of 400 x 400 images
+with the default preprocessing. A few image files are linked under as many names as needed: they take little
+space on the disk, and the builder reads each name as a separate file. The largest number of pairs is built
+with the largest number of workers only.
 
-Memory is that of the build's whole process tree: the sum of proportional set sizes, in which a page that
-several processes share counts once, sampled twice a second. One build above the ceiling makes the run fail.
+Memory is that of the build's whole process tree: the sum of proportional set sizes, which count a page
+shared by several processes once, sampled twice a second. The run fails if a build takes more memory than the
+ceiling.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ def make_pairs(folder: Path, count: int, size: int) -> None:
 
 
 def measure(folder: Path, records: Path, workers: int, size: int) -> dict[str, Any]:
-    """Builds `folder` into `records`; gives seconds, from start to end of the process, and memory in MiB."""
+    """Builds `folder` into `records`.
+
+    Returns:
+        Seconds from start to end of the process, pairs per second, memory in MiB, and more.
+    """
     command = [sys.executable, "-m", "tfrecords_builder", "build", "--source", "pairs", "--task", "scale"]
     command += ["--input", str(folder), "--output", str(records), "--workers", str(workers)]
     command += ["--image-size", str(size), str(size)]
@@ -81,22 +86,22 @@ def measure(folder: Path, records: Path, workers: int, size: int) -> dict[str, A
 
 
 def _tree(root: int) -> list[int]:
-    """A process and all that descend from it."""
-    found = [root]
-    for pid in found:
+    """A process and all its descendants."""
+    processes = [root]
+    for pid in processes:
         try:
             threads = os.listdir(f"/proc/{pid}/task")
             children = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in threads]
-        except OSError:  # it has ended
+        except OSError:  # The process has ended.
             continue
-        found += [int(child) for line in children for child in line.split()]
-    return found
+        processes += [int(child) for line in children for child in line.split()]
+    return processes
 
 
 def _proportional_mib(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
+    except OSError:  # The process has ended.
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
@@ -123,10 +128,10 @@ def markdown(run: dict[str, Any]) -> str:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Runs the builds; prints the page, and writes it with the results as JSON.
+    """Runs the builds; prints the report, and writes it together with the results as JSON.
 
     Returns:
-        0; 1 where a build took more memory than the ceiling, 130 after Ctrl-C.
+        0; 1 if a build took more memory than the ceiling, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     run: dict[str, Any] = {
@@ -151,7 +156,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         write_text(options.output / "build.md", page)
     above = [build for build in run["builds"] if build["peak_mib"] > options.ceiling_mib]
     for build in above:
-        _say(
+        _print_line(
             f"{build['pairs']} pairs, {build['workers']} workers: {build['peak_mib']} MiB, above the ceiling."
         )
     return 1 if above else 0
@@ -161,32 +166,34 @@ def _build(pairs: int, workers: int, options: argparse.Namespace) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="tfmetareg-build-", dir=options.folder) as folder:
         make_pairs(Path(folder) / "pairs", pairs, options.size)
         measured = measure(Path(folder) / "pairs", Path(folder) / "records", workers, options.size)
-    _say(f"{pairs} pairs, {workers} workers: {measured['seconds']} s, {measured['peak_mib']} MiB")
+    _print_line(f"{pairs} pairs, {workers} workers: {measured['seconds']} s, {measured['peak_mib']} MiB")
     return measured
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.build_scale", description=__doc__.split("\n\n")[0]
+        prog="python -m benchmarks.build_scale", description=str(__doc__).split("\n\n")[0]
     )
     parser.add_argument("--pairs", type=int, nargs="+", default=[500, 2000, 10000], metavar="N")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N")
-    parser.add_argument("--size", type=int, default=400, help="of the images, in pixels (default: 400)")
+    parser.add_argument("--size", type=int, default=400, help="side of the images in pixels (default: 400)")
     parser.add_argument(
         "--ceiling-mib",
         type=int,
         default=1536,
         metavar="MIB",
-        help="memory that a build may take (default: 1536)",
+        help="largest memory of a build (default: 1536)",
     )
     parser.add_argument(
-        "--folder", type=Path, help="where there is room: 0.65 MB a pair (default: for temporary files)"
+        "--folder",
+        type=Path,
+        help="folder with space for 0.65 MB per pair (default: the system's folder for temporary files)",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where build.json and build.md go")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for build.json and build.md")
     return parser
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What is compared with what: the contenders and the cases."""
+"""The comparisons: contenders, and cases of work that they do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parents[1]
 FEATURES = [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
-# The tasks on disk, and the pairs of each, which are also those of a fine-tuning epoch.
+# The tasks on disk, and the number of pairs in each, which is also that of a fine-tuning epoch.
 SOURCES = ("one", "two", "three")
 TARGET = "target"
 PAIRS = 20
@@ -25,12 +25,12 @@ class Contender:
     """One process in one environment.
 
     Attributes:
-        title: for the tables.
-        module: within `benchmarks.contenders`.
-        python: its interpreter.
-        environment: variables set for it.
-        options: added to those of each case.
-        ours: the others are compared with it.
+        title: title in the tables.
+        module: module in `benchmarks.contenders`.
+        python: Python interpreter that runs it.
+        environment: its environment variables.
+        options: options added to those of each case.
+        ours: whether it is this project, which the others are compared with.
     """
 
     title: str
@@ -67,17 +67,17 @@ class Case:
     """The same work for several contenders.
 
     Attributes:
-        name: for `--only` and the JSON file.
-        title: for the tables.
-        work: name of the work within the contenders; None: each one's own name.
-        contenders: who takes part, in the order of their turns.
-        options: what the work gets told.
-        count: how many units of work a repetition holds.
-        unit: what is counted.
-        measure: the value that the case is about: "seconds" (per unit) or another key of the reply.
-        fresh: each repetition in a new process, timed from its start.
-        repetitions: how many, where not as many as asked for.
-        projected_to: units of a whole schedule, whose time the table projects from those measured.
+        name: name for `--only` and in the JSON file.
+        title: title in the tables.
+        work: name of the work in the contenders; None means the contender's own name.
+        contenders: names of the contenders, in the order of their turns.
+        options: options of the work.
+        count: units of work in a repetition.
+        unit: noun for a unit.
+        measure: key of the measured value in the reply; "seconds" are divided by `count`.
+        fresh: runs each repetition in a new process, timed from its start.
+        repetitions: largest number of repetitions; None for no limit.
+        projected_to: number of units to project the time to; 0 for no projection.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Case:
 
     @property
     def needs_data(self) -> bool:
-        """Whether it reads files."""
+        """Whether the work reads records or PNG files."""
         return self.work in ("training", "finetune_epoch", "start_up", None)
 
 
@@ -144,7 +144,7 @@ def _register(size: int) -> Case:
 
 
 def _peak_memory(inner_steps: int, *peers: str) -> Case:
-    # Of `training`, the one meta-step before those that are timed.
+    # `training` does one meta-step before the timed ones: with none of these, that is the whole work.
     return Case(
         f"memory_400_k{inner_steps}",
         f"Peak memory of a fresh process after a meta-step (m = 3, k = {inner_steps}), 400×400, batch 1",
@@ -220,5 +220,5 @@ CASES = (
     _peak_memory(50, "keras"),
 )
 
-# What a test can afford.
+# Cases short enough for a test.
 QUICK_CASES = (*_CEILINGS, _meta_step(128, 1, 2, 2), _register(128))

@@ -1,7 +1,7 @@
-"""What a gradient step has to compute and to move, counted from the layers of the network.
+"""Arithmetic and memory traffic of a gradient step, counted from the layers of the network.
 
-Only the 3x3 convolutions are counted; everything else (activations, pooling, warp, loss, Adam) is far less
-arithmetic, and none of it is needed to tell how close to the machine a step comes.
+Only the 3x3 convolutions are counted. Everything else (activations, pooling, warp, loss, Adam) is far less
+work and not needed to compare a step with the limits of the machine.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 
 _KERNEL = 3 * 3
-# A 3x3 convolution over nearest-upsampled features is four 2x2 kernels on the features before upsampling:
-# 16 multiplications for a block of 2x2 outputs in place of 36.
+# A 3x3 convolution of nearest-upsampled features equals four 2x2 kernels on the features before upsampling:
+# 16 multiplications for a block of 2x2 outputs instead of 36.
 _FOLDED_KERNEL = 2 * 2
 _BYTES = 4
 
@@ -21,11 +21,11 @@ class Convolution:
     """One 3x3 convolution with its sizes.
 
     Attributes:
-        height, width: of its output, in pixels.
-        inputs: input channels.
-        upsampled: how many of them are nearest-upsampled by 2 just before.
-        outputs: output channels.
-        first: its inputs are the images, which need no gradient.
+        height, width: size of its output, in pixels.
+        inputs: number of input channels.
+        upsampled: number of input channels that are nearest-upsampled by 2 just before.
+        outputs: number of output channels.
+        first: whether its inputs are the images, which need no gradient.
     """
 
     height: int
@@ -37,17 +37,17 @@ class Convolution:
 
     @property
     def passes(self) -> int:
-        """Forward, weight gradient and, but for the first layer, input gradient: equally much work each."""
+        """Passes of equal work: forward, weight gradient and, except for the images, input gradient."""
         return 2 if self.first else 3
 
     def flops(self, folded: bool) -> int:
-        """Of all passes for one image; a multiplication and an addition are two."""
+        """Operations of all passes for one image; multiplications and additions count separately."""
         taps = _FOLDED_KERNEL if folded else _KERNEL
         products = ((self.inputs - self.upsampled) * _KERNEL + self.upsampled * taps) * self.outputs
         return 2 * products * self.height * self.width * self.passes
 
     def bytes(self, folded: bool) -> float:
-        """Least float32 traffic: each pass touches every input and every output once."""
+        """Least memory traffic in float32: each pass accesses every input and every output once."""
         inputs = self.inputs - self.upsampled * (0.75 if folded else 0.0)
         return _BYTES * (inputs + self.outputs) * self.height * self.width * self.passes
 
@@ -56,8 +56,8 @@ def convolutions(features: Sequence[Sequence[int]], size: int) -> list[Convoluti
     """The convolutions of VxmDense on `size` x `size` images, flow head included.
 
     Args:
-        features: [encoder, decoder]; surplus decoder entries are at full resolution.
-        size: multiple of 2 ** len(encoder).
+        features: [encoder, decoder], channels of each layer; surplus decoder entries are at full resolution.
+        size: side of the images, a multiple of 2 ** len(encoder).
     """
     encoder, decoder = features
     layers, channels = [], 2
@@ -76,12 +76,15 @@ def convolutions(features: Sequence[Sequence[int]], size: int) -> list[Convoluti
 
 
 def step_flops(features: Sequence[Sequence[int]], size: int, batch: int, *, folded: bool = False) -> int:
-    """Floating point operations of one gradient step.
+    """Floating-point operations of one gradient step.
+
+    >>> step_flops([[16], [16]], 64, 1)
+    33030144
 
     Args:
         features, size: as for `convolutions`.
         batch: images in a step.
-        folded: count convolutions over upsampled features as computed before upsampling.
+        folded: counts convolutions of upsampled features as computed before upsampling.
     """
     return batch * sum(layer.flops(folded) for layer in convolutions(features, size))
 
@@ -100,7 +103,7 @@ def step_floor(
     bytes_per_second: float,
     folded: bool = False,
 ) -> float:
-    """Seconds below which no step can come on the machine, each layer bound by arithmetic or by memory."""
+    """Least time of a gradient step in seconds, with each layer bound by arithmetic or by memory."""
     return batch * sum(
         max(layer.flops(folded) / flops_per_second, layer.bytes(folded) / bytes_per_second)
         for layer in convolutions(features, size)

@@ -1,4 +1,4 @@
-"""The machine that a run was made on."""
+"""Description of the machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores that may be used, memory, accelerator, system, and how busy it was at the start."""
+    """Processor, usable cores, memory, accelerator, system, and load before the run."""
     flags = _cpu_field("flags").split()
     return {
         "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
@@ -28,12 +28,12 @@ def describe() -> dict[str, Any]:
 
 
 def computes_bfloat16(machine: dict[str, Any]) -> bool:
-    """Whether a processor of the machine has bfloat16 arithmetic of its own."""
+    """Whether the machine has bfloat16 arithmetic in hardware."""
     return bool(machine["gpu"]) or bool({"avx512_bf16", "amx_bf16"} & set(machine["flags"]))
 
 
 def _cpu_field(name: str) -> str:
-    """The first processor's entry in /proc/cpuinfo; empty where there is none."""
+    """The first processor's entry in /proc/cpuinfo; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Runs one case: every contender in its own process, one repetition each in turn."""
+"""Runs one case: each contender in its own process, one repetition each in turn."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from benchmarks.cases import CONTENDERS, FEATURES, ROOT, Case
 from benchmarks.protocol import Worker, WorkerError
 
-# Seconds in which the threads of the one before go to sleep.
+# Pause in seconds, in which the threads of the previous contender go to sleep.
 _PAUSE = 0.1
-# Set by the contenders alone, or every peer would inherit what was set for one.
+# Environment variables that only contenders set; they are not inherited from this process.
 _OWN_SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "VXM_BACKEND", "NEURITE_BACKEND")
 
 
-class Measured:
-    """The replies to one case: by contender, and why contenders are missing."""
+class CaseReplies:
+    """The replies of the contenders to one case, and the reasons why contenders are left out."""
 
     def __init__(self) -> None:
         self.replies: dict[str, list[dict[str, float]]] = {}
@@ -28,7 +28,7 @@ class Measured:
 
     @contextlib.contextmanager
     def attempt(self, name: str) -> Iterator[None]:
-        """Leaves the contender out of the case, with the reason, if the block fails."""
+        """Context that leaves the contender out of the case, with the reason, if its worker fails."""
         try:
             yield
         except WorkerError as error:
@@ -36,21 +36,21 @@ class Measured:
             self.left_out[name] = str(error)
 
 
-def measure(case: Case, names: Sequence[str], folder: Path, repetitions: int) -> Measured:
+def measure(case: Case, names: Sequence[str], folder: Path, repetitions: int) -> CaseReplies:
     """Runs a case.
 
     Args:
-        case: what to do.
-        names: contenders, in the order of their turns.
-        folder: holds the data, and gets the workers' logs.
-        repetitions: how many each of them makes.
+        case: the case.
+        names: names of the contenders, in the order of their turns.
+        folder: folder with the data; the workers' logs are written there.
+        repetitions: number of repetitions of each contender.
     """
     return (_measure_fresh if case.fresh else _measure_warm)(case, names, folder, repetitions)
 
 
-def _measure_warm(case: Case, names: Sequence[str], folder: Path, repetitions: int) -> Measured:
-    """All workers stand ready, warmed up by one repetition that does not count; then they take turns."""
-    measured = Measured()
+def _measure_warm(case: Case, names: Sequence[str], folder: Path, repetitions: int) -> CaseReplies:
+    """Starts all workers, warms each up by a repetition that does not count, then lets them take turns."""
+    measured = CaseReplies()
     with contextlib.ExitStack() as opened:
         workers = {}
         for name in names:
@@ -68,9 +68,9 @@ def _measure_warm(case: Case, names: Sequence[str], folder: Path, repetitions: i
     return measured
 
 
-def _measure_fresh(case: Case, names: Sequence[str], folder: Path, repetitions: int) -> Measured:
-    """A new process for each repetition; the time counts from its start."""
-    measured = Measured()
+def _measure_fresh(case: Case, names: Sequence[str], folder: Path, repetitions: int) -> CaseReplies:
+    """Starts a new process for each repetition; the time counts from its start."""
+    measured = CaseReplies()
     measured.replies = {name: [] for name in names}
     for _ in range(repetitions):
         for name in list(measured.replies):

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.precision`: what bfloat16 does to the experiment, beside what the seed does."""
+"""`python -m benchmarks.precision`: effect of bfloat16 on the experiment, beside that of the seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfmetareg.files import write_json, write_text
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 ROWS = ("transfer", "fine_tune_10", "ours_10")
-# Small enough that a CPU which has to emulate bfloat16 gets through.
+# Image size, small enough for a CPU that emulates bfloat16.
 SIZE = 64
 OPTIONS = (
     "--pretrain.steps=800",
@@ -31,7 +31,9 @@ def main() -> int:
     """Runs the experiment for each seed and precision; writes `precision.json` and `precision.md`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "precision", help="where the runs go")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs" / "precision", help="folder of the work directories"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance")
     options = parser.parse_args()
     if len(set(options.seeds)) < 2:
@@ -48,7 +50,7 @@ def main() -> int:
 
 
 def experiment(work: Path, precision: str, seed: int) -> dict[str, float]:
-    """Mean landmark distance of each row, in pixels; a finished run is not repeated."""
+    """Mean landmark distance of each row in pixels; a finished run is not repeated."""
     records, workdir = work / "records", work / f"{precision}-{seed}"
     if not records.is_dir():
         size = ("--image-size", str(SIZE), str(SIZE))
@@ -68,11 +70,12 @@ def experiment(work: Path, precision: str, seed: int) -> dict[str, float]:
 
 
 def run(*arguments: str) -> None:
+    """Runs Python with these arguments in the repository."""
     subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT)
 
 
 def markdown(distances: dict[str, dict[int, dict[str, float]]]) -> str:
-    """A table: each row's distance in both precisions, their paired difference, the spread over the seeds."""
+    """A table of each row's distance in both precisions, their spread, and paired differences."""
     plain, mixed = (distances[precision] for precision in PRECISIONS)
     lines = [
         "# Precision and the experiment's numbers",

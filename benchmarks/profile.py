@@ -1,9 +1,10 @@
-"""`python -m benchmarks.profile`: where a gradient step's time goes, by kind of operation.
+"""`python -m benchmarks.profile`: time of a gradient step by kind of operation.
 
-Beside each other: VxmDense's own layers under the project's loss, and the project's form of the same network.
+Compares VxmDense's own layers, with this project's loss, to this project's implementation of the same
+network.
 """
 
-# ruff: noqa: I001 - tfmetareg comes before TensorFlow, which it sets up.
+# ruff: noqa: I001 - tfmetareg sets TensorFlow up and must be imported first.
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ _SHOWN = 14
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
-    parser.add_argument("--size", type=int, default=400, help="of the square images")
+    parser.add_argument("--size", type=int, default=400, help="side of the images in pixels (default: 400)")
     size = parser.parse_args().size
     ours = build_model("vxm_dense", (size, size), features=FEATURES)
     theirs = vxm.networks.VxmDense(**ours.voxelmorph.options)
@@ -66,8 +67,9 @@ def profile(step_fn: Callable[[PairBatch], LossTerms], pair: PairBatch) -> dict[
 
 
 def _by_kind(space: xplane_pb2.XSpace) -> dict[str, tuple[float, float]]:
-    """Sums over the events that are named `operation:kind`, as those of the executor's kernels are."""
-    seconds, calls = collections.Counter(), collections.Counter()
+    """Sums over the events named `operation:kind`, the names of the executor's kernels."""
+    seconds: dict[str, float] = collections.defaultdict(float)
+    calls: dict[str, int] = collections.defaultdict(int)
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
@@ -80,7 +82,7 @@ def _by_kind(space: xplane_pb2.XSpace) -> dict[str, tuple[float, float]]:
 
 
 def markdown(size: int, before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> str:
-    """A table of the kinds that take most, before and after."""
+    """A table of the kinds of operation that take most time, before and after."""
     nothing = (0.0, 0.0)
     kinds = sorted(
         {**before, **after}, key=lambda kind: -max(before.get(kind, nothing), after.get(kind, nothing))[0]

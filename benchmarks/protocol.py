@@ -1,12 +1,13 @@
-"""Workers: processes that prepare a piece of work, then repeat it as often as they are told.
+"""Workers: processes that prepare a piece of work and repeat it on request.
 
 Requests and replies are lines of JSON over the worker's standard input and output:
 
-    {"about": true}                     -> {"versions": {...}, ...}
-    {"prepare": WORK, "options": {...}} -> {}
-    {"go": true}                        -> {"seconds": ..., "max_rss_mib": ..., what the work measures itself}
+    {"about": true}                     -> {"versions": {...}, ...} {"prepare": WORK, "options": {...}} -> {}
+    {"go": true}                        -> {"seconds": ..., "max_rss_mib": ..., values measured by the work
+    itself}
 
-Any of them may be answered by {"error": "..."}. Only the standard library is used: every environment has it.
+Any reply may also be {"error": "..."}. This module uses only the standard library, so that it runs in the
+environment of every contender.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from typing import Any, Optional
 Repeat = Callable[[], Optional[dict[str, float]]]
 Prepare = Callable[[dict[str, Any]], Repeat]
 
-# Seconds after which a silent worker is taken for hung.
-_PATIENCE = 900
+# Seconds after which a worker that does not reply is killed.
+_TIMEOUT = 900
 
 
 class WorkerError(Exception):
-    """A worker could not be started, failed at its work, or ended; the message is one line."""
+    """A worker could not be started, failed, or ended; the message is one line."""
 
 
 def serve(works: Mapping[str, Prepare], about: Callable[[], dict[str, Any]]) -> None:
-    """Answers requests until standard input ends.
+    """Answers requests until the end of standard input.
 
     Args:
-        works: by name, options -> a function that does the work once. What it
-            returns goes into the reply and takes precedence over the time measured here.
-        about: what to say of the versions and settings used.
+        works: by name, a function from options to a function that does the work once. Values returned by the
+            latter are added to the reply and replace values measured here.
+        about: returns the versions and settings of this environment.
     """
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # What libraries print must not stand between the replies.
-    repeat: Optional[Repeat] = None
+    os.dup2(2, 1)  # Keeps the output of libraries from mixing with the replies.
+    repeat: Repeat = _unprepared
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -60,6 +61,10 @@ def serve(works: Mapping[str, Prepare], about: Callable[[], dict[str, Any]]) -> 
         replies.write(json.dumps(reply) + "\n")
 
 
+def _unprepared() -> dict[str, float]:
+    raise RuntimeError("no work was prepared.")
+
+
 def _timed(repeat: Repeat) -> dict[str, float]:
     began = time.perf_counter()
     measured = repeat() or {}
@@ -69,14 +74,15 @@ def _timed(repeat: Repeat) -> dict[str, float]:
 
 
 class Worker:
-    """The other end: starts a worker and asks it, one request at a time. Close it after use."""
+    """The client: starts a worker process and sends requests, one at a time. Close it after use."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path):
-        """
+        """Starts the process.
+
         Args:
-            command: what to run.
-            environment: the whole environment of the process.
-            folder: where it runs.
+            command: command line.
+            environment: all environment variables of the process.
+            folder: its working directory.
             log: file for its standard error.
 
         Raises:
@@ -102,11 +108,11 @@ class Worker:
         return self._ask({"about": True})
 
     def prepare(self, work: str, options: Mapping[str, Any]) -> None:
-        """Builds what the work needs; nothing is timed."""
+        """Prepares the work; nothing is timed."""
         self._ask({"prepare": work, "options": options})
 
     def go(self) -> dict[str, float]:
-        """Does the work once: at least `seconds` and `max_rss_mib`."""
+        """Does the work once; returns at least `seconds` and `max_rss_mib`."""
         return self._ask({"go": True})
 
     def close(self) -> None:
@@ -115,16 +121,19 @@ class Worker:
         self._process.communicate()
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        hung = threading.Timer(_PATIENCE, self._process.kill)
-        hung.start()
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise WorkerError("the worker's pipes are not open.")
+        watchdog = threading.Timer(_TIMEOUT, self._process.kill)
+        watchdog.start()
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            line = stdout.readline()
         except BrokenPipeError:
             line = ""
         finally:
-            hung.cancel()
+            watchdog.cancel()
         if not line:
             raise WorkerError(self._last_words())
         reply = json.loads(line)

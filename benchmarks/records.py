@@ -1,4 +1,4 @@
-"""Makes the records, and the same images as PNG files, that the cases with data on disk read.
+"""Makes the data on disk of the benchmarks: records, and the same images as PNG files.
 
     python -m benchmarks.records FOLDER SIZE PAIRS
 
@@ -25,9 +25,9 @@ def make_records(folder: Path, size: int, count: int) -> None:
     """Writes the records and the PNG files of one image size.
 
     Args:
-        folder: where `<size>/records` and `<size>/png` are made.
+        folder: folder in which `<size>/records` and `<size>/png` are made.
         size: side of the images in pixels.
-        count: pairs per task.
+        count: number of pairs per task.
     """
     tasks = [
         SourceTask(name, "target" if name == TARGET else "source", "texture", _pairs(name, seed, size, count))

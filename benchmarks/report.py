@@ -1,4 +1,4 @@
-"""The results as a Markdown page."""
+"""The benchmark's results as a Markdown page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCALES = {
 
 
 def markdown(run: dict[str, Any]) -> str:
-    """The page: the machine, the versions, and a table for each case."""
+    """The page: machine, versions, and a table for each case."""
     parts = [_head(run), *[_case(run, result) for result in run["cases"]]]
     return "\n\n".join(parts) + "\n"
 
@@ -89,7 +89,7 @@ def _spread(result: dict[str, Any], values: dict[str, Any]) -> str:
 
 
 def _shown(result: dict[str, Any], value: float) -> str:
-    """A value of the case's measure with its unit, to three digits."""
+    """A value of the case's measure, to three digits, with its unit."""
     if result["measure"] == "seconds":
         scale, unit = (1, "s") if value >= 1 else (1e3, "ms")
     else:

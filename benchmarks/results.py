@@ -1,4 +1,4 @@
-"""Medians, ratios and shares of the ceiling, computed from the replies."""
+"""Medians, ratios, and shares of the machine's ceilings, computed from the replies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any, Optional
 
 from benchmarks import flops
 from benchmarks.cases import CONTENDERS, FEATURES, Case
-from benchmarks.measure import Measured
+from benchmarks.measure import CaseReplies
 
 _CEILINGS = {"float32": "matrix_product_float32", "bfloat16": "matrix_product_bfloat16"}
 
 
-def case_result(case: Case, measured: Measured) -> dict[str, Any]:
-    """What the JSON file says of one case.
+def case_result(case: Case, measured: CaseReplies) -> dict[str, Any]:
+    """The entry of one case in the JSON file.
 
     Returns:
-        title, unit, measure, count, options and projection of the case; for each contender
-        every repetition's values and their medians as the worker gave them, and
-        `value`: the median of the case's measure, seconds divided by `count`;
-        `ratios[ours][other]`: the other's value over ours; who was left out and why.
+        Title, unit, measure, count, options and projection of the case;
+        for each contender the values of all repetitions, their medians, and
+        `value`, the median of the case's measure (seconds divided by `count`);
+        `ratios[ours][other]`, the other's value divided by ours;
+        and `left_out`, the missing contenders with the reasons.
     """
     results = {name: _contender(case, replies) for name, replies in measured.replies.items()}
     values = {name: result["value"] for name, result in results.items()}
@@ -50,19 +51,20 @@ def _contender(case: Case, replies: Sequence[dict[str, float]]) -> dict[str, Any
 
 
 def add_shares(results: Sequence[dict[str, Any]]) -> None:
-    """Adds to each case of gradient steps how close to the measured ceilings they come.
+    """Adds to each case of gradient steps how close it comes to the machine's measured ceilings.
 
-    `counted`: FLOPs and bytes of one step of the plain network, FLOPs as
-    executed by ours, and the seconds below which no float32 step can come.
-    `shares[contender]`: the plain network's FLOPs over the step's time, as a
-    share of each ceiling; `executed`: the FLOPs that the contender really
-    computes, as a share of the float32 ceiling.
+    `counted`: FLOPs and bytes of one step of the plain network, FLOPs executed
+    by ours, and the least time of a float32 step in seconds.
+    `shares[contender]`: FLOPs of the plain network per second, as a share of
+    each ceiling; `executed`: FLOPs that the contender executes per second, as
+    a share of the float32 ceiling.
     """
-    peaks = {dtype: _machine_value(results, name) for dtype, name in _CEILINGS.items()}
-    peaks = {dtype: peak for dtype, peak in peaks.items() if peak}
+    measured = {dtype: _machine_value(results, name) for dtype, name in _CEILINGS.items()}
+    peaks = {dtype: peak for dtype, peak in measured.items() if peak}
     bandwidth = _machine_value(results, "memory_traffic")
     for result in results:
         if (result["unit"], result["measure"]) == ("gradient step", "seconds") and "float32" in peaks:
+            network: tuple[list[list[int]], int, int]
             network = (FEATURES, result["options"]["size"], result["options"].get("batch", 1))
             plain, folded = (flops.step_flops(*network, folded=choice) for choice in (False, True))
             result["counted"] = {
@@ -71,9 +73,13 @@ def add_shares(results: Sequence[dict[str, Any]]) -> None:
                 "bytes": flops.step_bytes(*network),
             }
             if bandwidth:
-                rates = {"flops_per_second": peaks["float32"], "bytes_per_second": bandwidth}
-                result["counted"]["floor_seconds"] = flops.step_floor(*network, **rates)
-                result["counted"]["floor_executed"] = flops.step_floor(*network, **rates, folded=True)
+                for name, choice in (("floor_seconds", False), ("floor_executed", True)):
+                    result["counted"][name] = flops.step_floor(
+                        *network,
+                        flops_per_second=peaks["float32"],
+                        bytes_per_second=bandwidth,
+                        folded=choice,
+                    )
             result["shares"] = {
                 name: _shares(result, name, plain, folded, peaks) for name in result["results"]
             }
@@ -89,5 +95,5 @@ def _shares(
 
 
 def _machine_value(results: Sequence[dict[str, Any]], name: str) -> Optional[float]:
-    found = [result["results"] for result in results if result["name"] == name]
-    return found[0]["machine"]["value"] if found and "machine" in found[0] else None
+    entries = [result["results"] for result in results if result["name"] == name]
+    return entries[0]["machine"]["value"] if entries and "machine" in entries[0] else None

@@ -22,7 +22,7 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from tests.unit.tfrecords_builder.conftest import PairsFolder, blobs, call, lines_told
+from tests.unit.tfrecords_builder.conftest import PairsFolder, blobs, call, error_lines
 from tests.unit.tfrecords_builder.dicom_files import write_series
 from tests.unit.tfrecords_builder.fire_files import write_fire
 from tfmetareg.data.schema import Manifest
@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class SourceInput:
     """A small good input.
 
     Attributes:
@@ -51,29 +51,29 @@ class Given:
     last: Optional[Path] = None
 
 
-def embedded(root: Path) -> Given:
+def embedded(root: Path) -> SourceInput:
     counts = {"source_pairs": 1, "source_test_pairs": 1, "target_finetune": 1, "target_test": 1}
     flags = [text for name, count in counts.items() for text in (f"--{name.replace('_', '-')}", str(count))]
-    return Given(None, tuple(flags), counts)
+    return SourceInput(None, tuple(flags), counts)
 
 
-def pairs(root: Path) -> Given:
+def pairs(root: Path) -> SourceInput:
     folder = PairsFolder(root)
     folder.columns += ["moving_landmarks", "fixed_landmarks", "moving_spacing", "fixed_spacing"]
     folder.text("points.csv", "x,y\n3,5\n30,20\n")
     for number in range(3):
         images = (folder.image(f"{name}{number}.png", 2 * number + (name == "f")) for name in "mf")
         folder.rows.append([*images, f"eye{number}", "points.csv", "points.csv", "0.5", "0.5x0.4"])
-    return Given(folder.table(), last=root / "f2.png")
+    return SourceInput(folder.table(), last=root / "f2.png")
 
 
-def unpaired(root: Path) -> Given:
+def unpaired(root: Path) -> SourceInput:
     for name in "abc":
         Image.fromarray(blobs(ord(name))).save(root / f"{name}.png")
-    return Given(root, last=root / "c.png")
+    return SourceInput(root, last=root / "c.png")
 
 
-def decathlon(root: Path) -> Given:
+def decathlon(root: Path) -> SourceInput:
     entries = []
     for folder in ("imagesTr", "labelsTr"):
         (root / folder).mkdir()
@@ -89,34 +89,34 @@ def decathlon(root: Path) -> Given:
         "training": entries,
     }
     (root / "dataset.json").write_text(json.dumps(content))
-    return Given(root, last=root / "imagesTr" / "P_02.nii.gz")
+    return SourceInput(root, last=root / "imagesTr" / "P_02.nii.gz")
 
 
-def dicom(root: Path) -> Given:
+def dicom(root: Path) -> SourceInput:
     for name in "ab":
         write_series(root / name, 4, SeriesInstanceUID=f"1.{ord(name)}", PatientID=name)
-    return Given(root, ("--series", "all"), {"series": ["all"]})
+    return SourceInput(root, ("--series", "all"), {"series": ["all"]})
 
 
-def fire(root: Path) -> Given:
-    return Given(write_fire(root), last=root / "Images" / "S02_2.jpg")
+def fire(root: Path) -> SourceInput:
+    return SourceInput(write_fire(root), last=root / "Images" / "S02_2.jpg")
 
 
-INPUTS: dict[str, Callable[[Path], Given]] = {
+INPUTS: dict[str, Callable[[Path], SourceInput]] = {
     make.__name__: make for make in (embedded, pairs, unpaired, decathlon, dicom, fire)
 }
 READING = [name for name, source in SOURCES.items() if source.needs_input]
 
 
 @pytest.fixture
-def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
+def given(request: pytest.FixtureRequest, tmp_path: Path) -> SourceInput:
     """The input of the source that the test's `name` asks for."""
     root = tmp_path / "input"
     root.mkdir()
     return INPUTS[request.getfixturevalue("name")](root)
 
 
-def asked(given: Given, role: str = "source") -> Request:
+def request_for(given: SourceInput, role: str = "source") -> Request:
     return Request(given.path, None, role, (32, 32), 0, dict(given.options))
 
 
@@ -130,7 +130,7 @@ def arrays(pair) -> list[Any]:
     return [value.tobytes() if isinstance(value, np.ndarray) else value for value in values]
 
 
-def input_flags(given: Given) -> list[object]:
+def input_flags(given: SourceInput) -> list[object]:
     return ["--image-size", 32, 32, *given.flags, *(["--input", given.path] if given.path else [])]
 
 
@@ -155,7 +155,7 @@ def test_help_tells_the_source_and_each_of_its_options(name, capsys):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_pairs_are_sound(name, given):
-    request = asked(given)
+    request = request_for(given)
     tasks = SOURCES[name].tasks(request)
     assert tasks
     assert len({task.name for task in tasks}) == len(tasks)
@@ -190,13 +190,13 @@ def check_sound(pair, role: str) -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_same_input_gives_the_same_pairs(name, given):
-    first, second = (contents(SOURCES[name].tasks(asked(given))) for _ in range(2))
+    first, second = (contents(SOURCES[name].tasks(request_for(given))) for _ in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_parts_travel_to_other_processes(name, given):
-    for task in SOURCES[name].tasks(asked(given)):
+    for task in SOURCES[name].tasks(request_for(given)):
         assert isinstance(task.pairs, LazyPairs)
         assert len(task.pairs.partitions) > 1
         sent = [pair for part in task.pairs.partitions for pair in pickle.loads(pickle.dumps(part))()]
@@ -205,7 +205,7 @@ def test_parts_travel_to_other_processes(name, given):
 
 @pytest.mark.parametrize("name", READING)
 def test_pairs_are_read_when_they_are_asked_for_and_past_a_broken_one(name, given):
-    request = asked(given)
+    request = request_for(given)
     tasks = SOURCES[name].tasks(request)
     last = given.last or sorted(path for path in given.path.rglob("*") if path.is_file())[-1]
     whole = [len(list(task.pairs)) for task in tasks]
@@ -222,7 +222,7 @@ def test_a_wrong_input_is_named_in_one_line(name, kind, tmp_path, capsys):
     path = tmp_path / "there"
     {"missing": lambda: None, "file": lambda: path.write_text("x"), "empty": path.mkdir}[kind]()
     status, out, error = call(capsys, "validate", "--source", name, "--input", path)
-    (line,) = lines_told(error)
+    (line,) = error_lines(error)
     assert (status, out) == (2, "")
     assert line.startswith(f"error: {path}")
     assert ";" in line or line.count(": ") > 1  # what, and what to do
@@ -241,7 +241,7 @@ def test_validate_writes_nothing(name, given, tmp_path, capsys, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     status, out, _ = call(capsys, "validate", "--source", name, *input_flags(given))
     assert status == 0
-    assert out.count("no problems.") == len(SOURCES[name].tasks(asked(given)))
+    assert out.count("no problems.") == len(SOURCES[name].tasks(request_for(given)))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -251,9 +251,9 @@ def test_what_is_built_can_be_inspected(name, given, tmp_path, capsys):
     status, _, _ = call(capsys, "build", "--source", name, "--output", records, *input_flags(given))
     assert status == 0
     status, out, error = call(capsys, "inspect", records)
-    assert (status, lines_told(error)) == (0, [])
+    assert (status, error_lines(error)) == (0, [])
     assert "every shard verified" in out
-    tasks = SOURCES[name].tasks(asked(given))
+    tasks = SOURCES[name].tasks(request_for(given))
     built = {
         task.name: sum(split.pairs for split in task.splits.values()) for task in Manifest.read(records).tasks
     }
@@ -271,7 +271,7 @@ def test_a_source_without_colour_images_goes_with_any_colour(order, tmp_path, ca
     commands["fire"] += ["--colour", "luminance"]
     for name in order:
         status, _, error = call(capsys, "build", *commands[name])
-        assert (status, lines_told(error)) == (0, [])
+        assert (status, error_lines(error)) == (0, [])
     assert Manifest.read(tmp_path / "records").preprocessing["colour"] == "luminance"
     status, _, error = call(capsys, "build", *commands["unpaired"])
     assert status == 2

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.cases import FEATURES, Case
 from benchmarks.flops import step_flops
-from benchmarks.measure import Measured
+from benchmarks.measure import CaseReplies
 from benchmarks.report import markdown
 from benchmarks.results import add_shares, case_result
 
@@ -17,8 +17,8 @@ RATES = ("ours_float32", "keras")
 PRODUCT = Case("matrix_product_float32", "Products", "matrix_product", (), measure="flops_per_second")
 
 
-def measured(**replies: list[dict[str, float]]) -> Measured:
-    result = Measured()
+def measured(**replies: list[dict[str, float]]) -> CaseReplies:
+    result = CaseReplies()
     result.replies = replies
     return result
 

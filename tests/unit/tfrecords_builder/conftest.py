@@ -59,8 +59,8 @@ def pairs_folder(tmp_path: Path) -> PairsFolder:
     return folder
 
 
-def lines_told(err: str) -> list[str]:
-    """The errors and notes on stderr, without how far a slow machine has come."""
+def error_lines(err: str) -> list[str]:
+    """The errors and notes on stderr, without lines about the progress on a slow machine."""
     return [line for line in err.splitlines() if line.startswith(("error: ", "note: "))]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.unit.tfrecords_builder.conftest import lines_told
+from tests.unit.tfrecords_builder.conftest import error_lines
 from tfmetareg.data.schema import Manifest, decode_pair
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.types import ImagePair
@@ -31,7 +31,7 @@ def test_pairs_from_folder_to_records(pairs_folder, run, tmp_path):
     status, out, err = run(
         "build", "--source", "pairs", "--input", root, "--output", output, "--modality", "OCTA", *SIZE
     )
-    assert (status, lines_told(err)) == (0, [])
+    assert (status, error_lines(err)) == (0, [])
     assert "task `input` (source): 4 train, 2 test pairs" in out
     manifest = Manifest.read(output)
     assert manifest.image_shape == (32, 32)
@@ -125,7 +125,7 @@ def test_a_second_build_adds_and_the_third_is_refused(pairs_folder, run, tmp_pat
     assert [task.name for task in Manifest.read(output).tasks] == ["input", "singles"]
     before = listing(output)
     status, _, err = run(*unpaired)
-    assert (status, len(lines_told(err))) == (2, 1)
+    assert (status, len(error_lines(err))) == (2, 1)
     assert "`singles` is there already" in err
     assert listing(output) == before
     assert run(*unpaired, "--overwrite", "--seed", 5)[0] == 0
@@ -187,14 +187,14 @@ def test_mistakes_are_told_in_lines_and_leave_nothing(
         "build", "--source", "pairs", "--input", "input", "--output", "new/records", *SIZE, *arguments
     )
     assert status == 2
-    lines = lines_told(err)
+    lines = error_lines(err)
     assert len(lines) == len(expected)
     for text in expected:
         assert sum(line.startswith("error: ") and text in line for line in lines) == 1
     assert listing(tmp_path) == before
     if "output" not in name:
         status, _, told = run("validate", "--source", "pairs", "--input", "input", *SIZE, *arguments)
-        assert (status, lines_told(told)) == (2, lines)
+        assert (status, error_lines(told)) == (2, lines)
 
 
 def test_a_broken_input_leaves_existing_records(pairs_folder, run, tmp_path, listing):
@@ -211,7 +211,7 @@ def test_validate_writes_nothing(pairs_folder, run, tmp_path, listing):
     root = pairs_folder.table()
     before = listing(tmp_path)
     status, out, err = run("validate", "--source", "pairs", "--input", root, *SIZE)
-    assert (status, lines_told(err)) == (0, [])
+    assert (status, error_lines(err)) == (0, [])
     assert "4 train, 2 test pairs, no problems" in out
     assert listing(tmp_path) == before
 
@@ -243,7 +243,7 @@ def test_validate_writes_nothing(pairs_folder, run, tmp_path, listing):
 def test_a_wrong_command_line_is_one_line(run, arguments, text):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
-    assert len(lines_told(err)) == 1
+    assert len(error_lines(err)) == 1
     assert err.startswith("error: ")
     assert text in err
 
@@ -322,7 +322,7 @@ def test_embedded_in_one_command(tmp_path, run):
         "build", "--source", "embedded", "--output", tmp_path / "r", "--image-size", 64, 64,
         "--source-pairs", 2, "--source-test-pairs", 1, "--target-finetune", 2, "--target-test", 1,
     )  # fmt: skip
-    assert (status, lines_told(err)) == (0, [])
+    assert (status, error_lines(err)) == (0, [])
     manifest = Manifest.read(tmp_path / "r")
     assert manifest.image_shape == (64, 64)
     assert len(manifest.names("source")) == 5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.tfrecords_builder.conftest import lines_told
+from tests.unit.tfrecords_builder.conftest import error_lines
 from tests.unit.tfrecords_builder.fire_files import SIZE, field_of_view, photograph, points, write_fire
 from tfmetareg.errors import InputErrors, UserError
 from tfrecords_builder.sources.base import Request
@@ -208,7 +208,7 @@ def test_command_line(root, tmp_path, run):
         *("build", "--source", "fire", "--input", root, "--output", tmp_path / "records"),
         *("--categories", "s", "p", "--exclude", "--role", "target", "--image-size", 32, 32),
     )
-    assert (status, lines_told(error)) == (0, [])
+    assert (status, error_lines(error)) == (0, [])
     assert "task `fire_sp` (target): 3 finetune, 1 test pairs." in out
     status, _, error = run("validate", "--source", "fire", "--input", root, "--categories", "x")
     assert status == 2

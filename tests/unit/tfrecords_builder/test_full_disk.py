@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.unit.tfrecords_builder.conftest import lines_told
+from tests.unit.tfrecords_builder.conftest import error_lines
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def command(root, output):
 def test_a_full_disk_is_told_in_one_line_and_nothing_is_left_on_it(pairs_folder, run, mount, listing, size):
     output = mount(f"size={size}k") / "records"
     status, _, err = run(*command(pairs_folder.table(), output))
-    assert (status, len(lines_told(err))) == (2, 1)
-    assert lines_told(err)[0].startswith(
+    assert (status, len(error_lines(err))) == (2, 1)
+    assert error_lines(err)[0].startswith(
         f"error: {output}: cannot be written (No space left on device); free space, or choose"
     )
     assert listing(output.parent) == {}
@@ -53,7 +53,7 @@ def test_records_on_a_full_disk_stay_as_they_are(pairs_folder, run, mount, listi
     before = listing(output)
     pairs_folder.rows = rows
     status, _, err = run(*command(pairs_folder.table(), output), "--task", "first", "--overwrite")
-    assert (status, len(lines_told(err))) == (2, 1)
+    assert (status, len(error_lines(err))) == (2, 1)
     assert "No space left on device" in err
     assert listing(output) == before
 
@@ -62,4 +62,4 @@ def test_a_read_only_disk_is_told_in_one_line(pairs_folder, run, mount):
     output = mount("ro") / "records"
     status, _, err = run(*command(pairs_folder.table(), output))
     expected = f"error: {output}: cannot be written (Read-only file system); choose another `--output`."
-    assert (status, lines_told(err)) == (2, [expected])
+    assert (status, error_lines(err)) == (2, [expected])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.tfrecords_builder.conftest import lines_told
+from tests.unit.tfrecords_builder.conftest import error_lines
 from tfmetareg.data.schema import Manifest
 from tfrecords_builder.__main__ import main
 from tfrecords_builder.workers import forked
@@ -135,14 +135,14 @@ def test_a_stopped_command_goes_on_when_it_is_given_again(folder, tmp_path, list
     _, told = first.communicate()
     if stop == signal.SIGINT:
         assert first.returncode == 130
-        assert lines_told(told) == [
+        assert error_lines(told) == [
             "error: interrupted; nothing was published. Run the same command again to go on."
         ]
     assert not (output / "manifest.json").exists()
     # With another number of workers: the bytes do not depend on it.
     again = run_cli(command(folder, output, 1, size))
     out, err = again.communicate()
-    assert (again.returncode, lines_told(err)) == (0, [])
+    assert (again.returncode, error_lines(err)) == (0, [])
     assert "goes on with a build that was stopped" in out
     assert Manifest.read(output).task("input").splits["train"].pairs == 64
     main(command(folder, tmp_path / "expected", 1, size))
