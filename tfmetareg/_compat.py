@@ -1,8 +1,7 @@
-"""The only importer of voxelmorph, neurite and tensorflow_addons.
+"""Imports voxelmorph, neurite and tensorflow_addons; no other module does.
 
-Gives them what they expect from their surroundings: the TensorFlow backend,
-`inspect.getargspec` (gone in Python 3.11, called by neurite 0.2), and an
-import without tensorflow_addons' end-of-life notice.
+Before that, it selects their TensorFlow backend and restores `inspect.getargspec`, which neurite 0.2 calls
+and Python 3.11 has removed. It silences tensorflow_addons' end-of-life notice.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ os.environ["NEURITE_BACKEND"] = "tensorflow"
 
 
 def _getargspec(function):
-    """The four values that neurite 0.2 unpacks from `inspect.getargspec`."""
+    """`inspect.getargspec`: the four values that neurite 0.2 unpacks."""
     spec = inspect.getfullargspec(function)
     return spec.args, spec.varargs, spec.varkw, spec.defaults
 

@@ -1,4 +1,4 @@
-"""What the machine computes fast: read off what it is, not timed, so that a run can be repeated."""
+"""Choices that depend on the hardware, made from its properties, not timings, so that runs are repeatable."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import tensorflow as tf
 
 
 def resolve_precision(precision: str) -> str:
-    """The precision that "auto" stands for on this machine; any other one is returned as it is.
+    """Resolves "auto" to a precision for this machine; returns any other precision unchanged.
 
-    bfloat16 where the GPU (compute capability 8 or later) or the CPU multiplies it
-    faster than float32, else float32. A CPU without such instructions emulates
-    bfloat16, several times slower than float32.
+    "auto" is bfloat16 if the GPU (compute capability 8 or later) or the CPU multiplies it faster than
+    float32, else float32. A CPU without bfloat16 instructions emulates them, several times slower than
+    float32.
+
+    >>> resolve_precision("float32")
+    'float32'
 
     Args:
         precision: "auto", "float32", "tensorfloat32" or "mixed_bfloat16".
@@ -26,46 +29,46 @@ def resolve_precision(precision: str) -> str:
 
 
 def set_precision(precision: str) -> None:
-    """Lets a GPU round the factors of float32 products to TensorFloat32, or forbids it.
+    """Allows or forbids a GPU to round the factors of float32 products to TensorFloat32.
 
     Args:
-        precision: as for `resolve_precision`; only "tensorfloat32" lets it.
+        precision: as for `resolve_precision`; only "tensorfloat32" allows it.
     """
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
 
 
 def accelerator() -> Optional[str]:
-    """The device for which whole steps are compiled: the first GPU; None on a CPU."""
+    """The device for which XLA compiles whole steps: the first GPU, or None without one."""
     return "GPU:0" if tf.config.list_physical_devices("GPU") else None
 
 
 def slow_kernel_gradient() -> bool:
-    """Whether the library's gradient of a convolution kernel is far from the machine's peak.
+    """Whether TensorFlow's gradient of a convolution kernel is slow on this machine.
 
-    On CPUs without AVX512 it reaches a fifth of what matrix products do.
+    On CPUs without AVX512 it reaches a fifth of the speed of matrix products.
     """
     return accelerator() is None and "avx512f" not in cpu_flags()
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets that Linux reports for the first processor; empty elsewhere."""
+    """Instruction sets of the first processor, as Linux reports them; empty on other systems."""
     return frozenset(_cpu_field("flags", "Features").split())
 
 
 def cpu_vendor() -> str:
-    """The first processor's maker as Linux reports it, "GenuineIntel" for instance; empty elsewhere."""
+    """Vendor of the first processor, as Linux reports it (for instance "GenuineIntel"); else empty."""
     return _cpu_field("vendor_id")
 
 
 def _cpu_gains_from_bfloat16() -> bool:
-    # Intel's cores have half as many ports for AVX512-BF16 as for float32, so that without AMX bfloat16 is
-    # the slower one there (docs/performance.md).
+    # Intel's cores have half as many ports for AVX512-BF16 as for float32: without AMX, bfloat16 is slower
+    # there (docs/performance.md).
     return "amx_bf16" in cpu_flags() or ("avx512_bf16" in cpu_flags() and cpu_vendor() != "GenuineIntel")
 
 
 @functools.lru_cache
 def _cpu_field(*names: str) -> str:
-    """The first processor's entry of one of these names in /proc/cpuinfo; empty where there is none."""
+    """The first entry with one of these names in /proc/cpuinfo; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -74,7 +77,7 @@ def _cpu_field(*names: str) -> str:
 
 
 def _gpu_capability() -> tuple[int, int]:
-    """The lowest compute capability among the GPUs."""
+    """Lowest compute capability of the GPUs."""
     gpus = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return min(detail.get("compute_capability", (0, 0)) for detail in details)

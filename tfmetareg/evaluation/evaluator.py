@@ -1,4 +1,4 @@
-"""Measures a registration over a split: per pair, and summed up."""
+"""Measures a registration function on a split: for each pair, and summarised over the pairs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfmetareg.training.losses import local_ncc
 from tfmetareg.training.steps import LossFn
 from tfmetareg.types import PairBatch
 
-# Measures that not every pair has, before and after registration.
+# Measures that some pairs lack, before and after registration.
 _OPTIONAL = {
     "distance_before_px": "distance_px",
     "distance_before_mm": "distance_mm",
@@ -34,11 +34,11 @@ RegisterFn = Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class PairResult:
-    """One pair's figures, before and after registration.
+    """Measures of one pair, before and after registration.
 
-    Before is the moving image as it is, not aligned; after is all that was done, alignment and
-    deformation. Distances are None without landmarks, those in mm also without spacing; Dice is None
-    where no pixel of either image has a label. `seconds` hold `seconds_alignment`.
+    "Before" is the unaligned moving image; "after" includes alignment and deformation. Distances are None
+    without landmarks, and those in mm also without pixel spacing. Dice is None if neither image has labels.
+    `seconds` include `seconds_alignment`.
     """
 
     key: str
@@ -61,16 +61,16 @@ class PairResult:
 
 
 def undeformed(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
-    """The registration that leaves everything in its place."""
+    """The identity as a registration function: returns the moving image and a zero displacement."""
     return pair.moving, tf.zeros([*pair.fixed.shape[:3], 2])
 
 
 class Evaluator:
-    """Measures one registration function on one split, as often as it is called.
+    """Measures one registration function on one split, each time it is called.
 
-    Where an example holds the moving image after its alignment, that is what is registered. The alignment
-    and the displacement are then composed into one, which warps the moving image as it was and on which
-    everything is measured. The seconds are without those of the alignment.
+    If the examples hold an aligned moving image, this is registered. Alignment and displacement are then
+    composed to one displacement, which warps the unaligned moving image and on which everything is measured.
+    The seconds do not include the alignment.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class Evaluator:
     ):
         """
         Args:
-            register: (1, height, width, 1) pair -> warped, displacement.
-            examples: as `data.records.examples` gives them.
-            loss_fn: (pair, warped, displacement) -> LossTerms, of what is registered.
-            compiled: whether `register` is TensorFlow's work; else it is called as it is.
+            register: pair, (1, height, width, 1) each -> warped, displacement.
+            examples: elements as from `data.records.examples`.
+            loss_fn: (pair, warped, displacement) -> LossTerms, of the pair that is registered.
+            compiled: compiles `register` as a TensorFlow graph; otherwise it is called as it is.
 
         Raises:
-            UserError: as `register` does, with the pair's name.
+            UserError: raised by `register`; the pair's name is added.
         """
         self._aligned = "aligned" in examples.element_spec
         self._register = tf.function(register) if compiled else register
-        # Traces and warms up, so that no pair's time holds it.
+        # Traces and warms up, so that this does not count in the time of the first pair.
         registered = self._registered(next(iter(examples)))
         self._measure = _compiled_measure(
             loss_fn, *map(tf.TensorSpec.from_tensor, registered), **examples.element_spec
@@ -96,11 +96,11 @@ class Evaluator:
         self._examples = examples
 
     def __call__(self) -> list[PairResult]:
-        """Registers and measures every pair."""
+        """Registers and measures each pair of the split."""
         return [self.register_and_measure(example)[0] for example in self._examples]
 
     def examples(self, count: int) -> dict[str, np.ndarray]:
-        """The first `count` pairs with their images, fields and landmarks, as arrays for a figure."""
+        """Images, displacements and landmarks of the first `count` pairs, as arrays for figures."""
         arrays: dict[str, Any] = {"key": [], "moving": [], "fixed": [], "warped": [], "displacement": []}
         landmarks = {}
         for index, example in enumerate(self._examples.take(count)):
@@ -114,15 +114,15 @@ class Evaluator:
         return {**{name: np.stack(values) for name, values in arrays.items()}, **landmarks}
 
     def register_and_measure(self, example: dict[str, tf.Tensor]) -> tuple[PairResult, tf.Tensor, tf.Tensor]:
-        """One pair's figures, its warped image and its displacement."""
+        """Returns the measures of one pair, its warped image and its displacement."""
         began = time.perf_counter()
-        warped, displacement, found = self._registered(example)
+        warped, displacement, predicted = self._registered(example)
         warped.numpy()
         seconds = time.perf_counter() - began
-        measured = self._measure(example, warped, displacement, found)
-        values: dict[str, Optional[float]] = {name: float(value) for name, value in measured.items()}
+        measured = self._measure(example, warped, displacement, predicted)
+        values: dict[str, Any] = {name: float(value) for name, value in measured.items()}
         for before, after in _OPTIONAL.items():
-            if math.isnan(values[before]):  # Undefined before: the pair has no landmarks, spacing or labels.
+            if math.isnan(values[before]):  # The pair has no landmarks, spacing or labels.
                 values.update({before: None, after: None})
         result = PairResult(
             key=example["key"].numpy().decode(),
@@ -134,19 +134,19 @@ class Evaluator:
         return result, warped, displacement
 
     def _registered(self, example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The moving image warped by the whole displacement, that displacement, and the part found here."""
+        """The warped image, its displacement with the alignment, and the displacement from `register`."""
         try:
-            warped, found = self._register(_seen(example))
+            warped, predicted = self._register(_network_input(example))
         except UserError as error:
             raise UserError(f"{example['key'].numpy().decode()}: {error}") from error
         if not self._aligned:
-            return warped, found, found
-        whole = compose_displacement(found[0].numpy(), example["alignment"].numpy())[None]
-        return _compiled_warp(example["moving"][None], whole), tf.constant(whole), found
+            return warped, predicted, predicted
+        whole = compose_displacement(predicted[0].numpy(), example["alignment"].numpy())[None]
+        return _compiled_warp(example["moving"][None], whole), tf.constant(whole), predicted
 
 
 def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> list[PairResult]:
-    """The results with the seconds of finding each pair's alignment, (pairs,), added."""
+    """Adds the seconds that finding each pair's alignment took, (pairs,), to the results."""
     return [
         dataclasses.replace(result, seconds=result.seconds + more, seconds_alignment=more)
         for result, more in zip(results, seconds)
@@ -154,14 +154,15 @@ def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> 
 
 
 def summary(results: list[PairResult]) -> dict[str, Any]:
-    """Means and standard deviations over the pairs, as a result file holds them."""
+    """Means and standard deviations over the pairs: the measures of a result file."""
 
     marked = [result for result in results if result.landmarks]
-    distance = None
+    distance: Optional[dict[str, float]] = None
     if marked:
+        before = [result.distance_before_px for result in marked if result.distance_before_px is not None]
         distance = {
             **_spread(marked, "distance_px", "distance_before_px"),
-            "before_std": float(np.std([result.distance_before_px for result in marked])),
+            "before_std": float(np.std(before)),
             "landmarks": sum(result.landmarks for result in marked),
         }
     folding = [result.folding_percent for result in results]
@@ -181,7 +182,7 @@ def summary(results: list[PairResult]) -> dict[str, Any]:
 
 
 def to_csv(results: list[PairResult]) -> str:
-    """One line per pair, with a header; an empty field where a measure does not apply."""
+    """CSV with a header and a line per pair; empty fields for measures that a pair lacks."""
     names = [field.name for field in dataclasses.fields(PairResult)]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -191,7 +192,7 @@ def to_csv(results: list[PairResult]) -> str:
 
 
 def _spread(results: list[PairResult], after: str, before: str) -> dict[str, float]:
-    """Mean and standard deviation over the pairs after registration, and the mean before."""
+    """Mean and standard deviation over the pairs after registration, and their mean before."""
     values, values_before = ([getattr(result, name) for result in results] for name in (after, before))
     return {
         "mean": float(np.mean(values)),
@@ -201,7 +202,7 @@ def _spread(results: list[PairResult], after: str, before: str) -> dict[str, flo
 
 
 def _optional_spread(results: list[PairResult], after: str, before: str) -> Optional[dict[str, float]]:
-    """`_spread` over the pairs that have the measure; None where none has."""
+    """`_spread` over the pairs that have the measure; None if no pair has it."""
     measured = [result for result in results if getattr(result, before) is not None]
     return _spread(measured, after, before) if measured else None
 
@@ -210,8 +211,8 @@ def _batch(example: dict[str, tf.Tensor]) -> PairBatch:
     return PairBatch(example["moving"][None], example["fixed"][None])
 
 
-def _seen(example: dict[str, tf.Tensor]) -> PairBatch:
-    """What is registered: the moving image after its alignment, where there is one."""
+def _network_input(example: dict[str, tf.Tensor]) -> PairBatch:
+    """The pair to register: with the aligned moving image, if the example has one."""
     return PairBatch(example.get("aligned", example["moving"])[None], example["fixed"][None])
 
 
@@ -222,8 +223,8 @@ _compiled_warp = tf.function(warp)
 def _compiled_measure(
     loss_fn: LossFn, *specs: tf.TensorSpec, **example: tf.TensorSpec
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """`_measure` as one graph for all evaluators with the same loss and shapes: tracing it takes long."""
-    # The number of landmarks varies from pair to pair; without a signature, each number would be traced.
+    """`_measure` as a graph, shared by all evaluators with the same loss and shapes: tracing is slow."""
+    # The number of landmarks varies; without a signature, each new number would be traced again.
     return tf.function(functools.partial(_measure, loss_fn), input_signature=[example, *specs])
 
 
@@ -232,14 +233,14 @@ def _measure(
     example: dict[str, tf.Tensor],
     warped: tf.Tensor,
     displacement: tf.Tensor,
-    found: tf.Tensor,
+    predicted: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    """All measures of a batch of one, as scalars; NaN where one does not apply.
+    """All measures of a batch of one pair, as scalars; NaN for measures that the pair lacks.
 
-    The moving image, its labels and landmarks are as they were before any alignment; but the loss is the
-    trained one: of the aligned image, and of what was found after the alignment.
+    Moving image, labels and landmarks are the unaligned ones. Only the loss is that of training: of the
+    aligned image and the displacement predicted for it.
     """
-    seen = _seen(example)
+    network_input = _network_input(example)
     pair = _batch(example)
     landmarks = example["fixed_landmarks"], example["moving_landmarks"]
     labels = example["fixed_labels"], example["moving_labels"]
@@ -259,5 +260,5 @@ def _measure(
         "distance_mm": metrics.landmark_distance(after, *landmarks, example["moving_spacing"]),
         "dice_before": metrics.dice(before, *labels),
         "dice": metrics.dice(after, *labels),
-        "loss": loss_fn(seen, warp(seen.moving, found), found).total,
+        "loss": loss_fn(network_input, warp(network_input.moving, predicted), predicted).total,
     }

@@ -1,4 +1,4 @@
-"""How good a registration is: correlation, landmark distance, overlap of labels, folding."""
+"""Quality measures of a registration: correlation, landmark distance, overlap of labels, folding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from tfmetareg.geometry.warp import displace_points, warp_labels
 def ncc(fixed: tf.Tensor, warped: tf.Tensor) -> tf.Tensor:
     """Normalized cross correlation over the whole image (Table 1 of the paper).
 
+    >>> image = tf.reshape(tf.range(16.0), (1, 4, 4, 1))
+    >>> [round(float(ncc(image, other)[0]), 4) for other in (2 * image + 1, -image)]
+    [1.0, -1.0]
+
     Args:
         fixed, warped: (batch, height, width, 1) float32.
 
     Returns:
-        (batch,) float32 in [-1, 1]; 0 where an image is constant.
+        (batch,) float32 in [-1, 1]; 0 for a pair with a constant image.
     """
     axes = [1, 2, 3]
     fixed -= tf.reduce_mean(fixed, axes, keepdims=True)
@@ -29,33 +33,42 @@ def landmark_distance(
     moving_landmarks: tf.Tensor,
     spacing: tf.Tensor = (1.0, 1.0),
 ) -> tf.Tensor:
-    """mean |p_fixed + displacement(p_fixed) - p_moving| of one pair, in units of `spacing`.
+    """Mean landmark distance of one pair: mean |p_fixed + displacement(p_fixed) - p_moving|.
+
+    >>> displacement = tf.zeros((8, 8, 2)) + (0.0, 3.0)  # 3 columns to the right
+    >>> float(landmark_distance(displacement, tf.constant([[2.0, 1.0]]), tf.constant([[2.0, 6.0]])))
+    2.0
 
     Args:
         displacement: (height, width, 2) float32, pixels of the fixed grid, (row, column).
         fixed_landmarks, moving_landmarks: (n, 2) float32, (row, column), matched row by row.
-        spacing: (2,) float32, size (row, column) of a pixel of the moving image, where the distance
-            lies: of one unit for a distance in pixels.
+        spacing: (2,) float32, pixel size (row, column) of the moving image in the unit of the result; the
+            default gives a distance in pixels.
 
     Returns:
-        float32 scalar; NaN where n is 0 or the spacing NaN.
+        float32 scalar; NaN without landmarks, or if the spacing is NaN.
     """
     carried = displace_points(fixed_landmarks[None], displacement[None])[0]
     return tf.reduce_mean(tf.norm((carried - moving_landmarks) * spacing, axis=-1))
 
 
 def dice(displacement: tf.Tensor, fixed_labels: tf.Tensor, moving_labels: tf.Tensor) -> tf.Tensor:
-    """Overlap of one pair's labels after registration: 2 |A and B| / (|A| + |B|), mean over the labels.
+    """Dice overlap of one pair after registration: mean over the labels of 2 |A and B| / (|A| + |B|).
 
-    The labels are those of either image, so that every registration of a pair is measured on the same
-    ones. One that only the moving image has, and the warp removes, agrees with the fixed image: 1.
+    The mean is over the labels in either image, so that every registration of a pair is measured on the same
+    labels. A label that only the moving image has and that the warp removes counts as 1.
+
+    >>> labels = tf.constant([[0, 0, 1, 1]], tf.uint8)[..., None]
+    >>> shift = tf.zeros((1, 4, 2)) + (0.0, 1.0)
+    >>> round(float(dice(shift, labels, labels)), 4)  # pixels 1 to 3 against pixels 2 and 3
+    0.8
 
     Args:
         displacement: (height, width, 2) float32, pixels of the fixed grid, (row, column).
         fixed_labels, moving_labels: (height, width, 1) uint8, 0 for background; or (height, width, 0).
 
     Returns:
-        float32 scalar in [0, 1]; NaN where both images are background only.
+        float32 scalar in [0, 1]; NaN if both images are only background.
     """
     warped_labels = warp_labels(moving_labels, displacement)
     total = _label_sizes(fixed_labels) + _label_sizes(warped_labels)
@@ -66,26 +79,36 @@ def dice(displacement: tf.Tensor, fixed_labels: tf.Tensor, moving_labels: tf.Ten
 
 
 def _label_sizes(labels: tf.Tensor) -> tf.Tensor:
-    """Number of pixels of each label, float32 (255,): background is not counted."""
+    """Number of pixels of each label 1 to 255, float32 (255,)."""
     values = tf.cast(tf.reshape(labels, [-1]), tf.int32)
     return tf.math.unsorted_segment_sum(tf.ones_like(values, tf.float32), values, 256)[1:]
 
 
 def folding_percent(displacement: tf.Tensor) -> tf.Tensor:
-    """Percentage of pixels where x -> x + displacement(x) folds: det of its Jacobian <= 0.
+    """Percentage of pixels where x -> x + displacement(x) folds: its Jacobian determinant is <= 0.
+
+    >>> columns = tf.range(4.0) * tf.ones((4, 4))
+    >>> mirror = tf.stack([tf.zeros((4, 4)), 3.0 - 2.0 * columns], axis=-1)[None]  # column c goes to 3 - c
+    >>> float(folding_percent(mirror)[0])
+    100.0
 
     Args:
         displacement: (batch, height, width, 2) float32, pixels, (row, column).
 
     Returns:
-        (batch,) float32 in [0, 100], over the (height-1) x (width-1) forward differences.
+        (batch,) float32 in [0, 100], over the (height - 1) x (width - 1) forward differences.
     """
     folded = tf.cast(jacobian_determinant(displacement) <= 0, tf.float32)
     return 100.0 * tf.reduce_mean(folded, axis=[1, 2])
 
 
 def jacobian_determinant(displacement: tf.Tensor) -> tf.Tensor:
-    """Determinant of the Jacobian of x -> x + displacement(x): the area that a pixel comes to have.
+    """Jacobian determinant of x -> x + displacement(x): the area of each pixel after the mapping.
+
+    >>> rows = tf.range(4.0)[:, None] * tf.ones((4, 4))
+    >>> stretch = tf.stack([0.5 * rows, tf.zeros((4, 4))], axis=-1)[None]
+    >>> float(jacobian_determinant(stretch)[0, 0, 0])
+    1.5
 
     Args:
         displacement: (batch, height, width, 2) float32, pixels, (row, column).

@@ -1,7 +1,7 @@
-"""What a user would pick instead of a network: classical registration, optimised anew for every pair.
+"""Classical registration for comparison: elastix and ANTs, which optimise anew for every pair.
 
-Both find an affine transform first and deform from there, and start from the images as they are.
-They come with the extra `peers`.
+Both first find an affine transform, starting from the identity, and then a deformation. They need the extra
+`peers`.
 """
 
 from __future__ import annotations
@@ -23,47 +23,50 @@ FindDisplacement = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def peer(name: str) -> Callable[[PairBatch], tuple[tf.Tensor, tf.Tensor]]:
-    """The peer of that name, to be measured as a network is.
+    """Returns a peer's registration function, for `Evaluator`.
+
+    Args:
+        name: one of `PEERS`.
 
     Returns:
-        (1, height, width, 1) pair, float32, not aligned -> warped, displacement. Where the peer gives up,
-        the displacement is zero and a line on stderr says why.
+        A function of an unaligned pair, (1, height, width, 1) float32 each, that returns warped and
+        displacement. If the peer fails on a pair, the displacement is zero and a line on stderr says why.
 
     Raises:
-        UserError: the peer's package is not installed.
+        UserError: the package of the peer is not installed.
     """
-    package, make = _PEERS[name]
+    package, load = _PEERS[name]
     try:
-        find = make()
-    except (ImportError, AttributeError):  # `itk` may be there without elastix.
+        find_displacement = load()
+    except (ImportError, AttributeError):  # `itk` may be installed without elastix.
         raise UserError(
             f"`{name}` needs the package {package}, which is not installed: `pip install 'tfmetareg[peers]'`."
         ) from None
 
     def displacement(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
         try:
-            found = find(moving[0, ..., 0], fixed[0, ..., 0])
+            field = find_displacement(moving[0, ..., 0], fixed[0, ..., 0])
         except RuntimeError as error:
             print(f"note: {name} gives up on a pair: {' '.join(str(error).split())[-200:]}", file=sys.stderr)
-            found = np.zeros([*fixed.shape[1:3], 2])
+            field = np.zeros([*fixed.shape[1:3], 2])
         except Exception as error:
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UserError(f"{name} fails with {told}") from error
-        return np.ascontiguousarray(found[None], np.float32)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{name} fails with {reason}") from error
+        return np.ascontiguousarray(field[None], np.float32)
 
     def register(pair: PairBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        found = tf.constant(displacement(pair.moving.numpy(), pair.fixed.numpy()))
-        return warp(pair.moving, found), found
+        field = tf.constant(displacement(pair.moving.numpy(), pair.fixed.numpy()))
+        return warp(pair.moving, field), field
 
     return register
 
 
 def _elastix() -> FindDisplacement:
-    """elastix, affine and then B-splines, by normalized correlation: both images are of one modality.
+    """elastix: affine, then B-splines, by normalized correlation, since both images have one modality.
 
-    elastix's default parameters otherwise, without their bending energy; a final grid of 16 pixels, and
-    B-splines at full resolution alone. At the coarser ones, where vessels are gone, they undo what the affine
-    transform has found.
+    The other parameters are elastix's defaults, except: no bending energy, a final grid spacing of 16
+    pixels, and B-splines at full resolution only. At coarser resolutions, where vessels vanish, the B-splines
+    would undo the affine transform.
     """
     import itk
 
@@ -78,7 +81,7 @@ def _elastix() -> FindDisplacement:
     def find(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
         images = [itk.image_from_array(image) for image in (fixed, moving)]
         _, transform = itk.elastix_registration_method(*images, parameter_object=stages, log_to_console=False)
-        with tempfile.TemporaryDirectory() as folder:  # It writes the field to a file, too.
+        with tempfile.TemporaryDirectory() as folder:  # transformix also writes the field to a file.
             field = itk.transformix_deformation_field(images[1], transform, output_directory=folder)
         return itk.array_from_image(field)[..., ::-1]  # (x, y)
 
@@ -86,11 +89,11 @@ def _elastix() -> FindDisplacement:
 
 
 def _syn() -> FindDisplacement:
-    """ANTs' `SyN`: affine and then symmetric diffeomorphic, by mutual information.
+    """ANTs' `SyN`: affine, then symmetric diffeomorphic, by mutual information.
 
-    ANTs' defaults otherwise, but it starts from where the images are, and the affine step takes all pixels:
-    centres of mass, the default start, say nothing about two views of a retina, and a fifth of the pixels,
-    the default, is few in 2D.
+    The other parameters are ANTs' defaults, with two exceptions. It starts from the identity: centres of
+    mass, the default, mean nothing for two views of a retina. The affine step uses all pixels: a fifth of
+    them, the default, is too few in 2D.
     """
     import ants
 
@@ -98,7 +101,7 @@ def _syn() -> FindDisplacement:
         moving, fixed = ants.from_numpy(moving), ants.from_numpy(fixed)
         with tempfile.TemporaryDirectory() as folder:
             prefix = str(Path(folder) / "syn")
-            found = ants.registration(
+            registration = ants.registration(
                 fixed,
                 moving,
                 "SyN",
@@ -107,8 +110,8 @@ def _syn() -> FindDisplacement:
                 outprefix=prefix,
                 random_seed=1,
             )
-            field = ants.apply_transforms(fixed, moving, found["fwdtransforms"], compose=prefix)
-            return ants.image_read(field).numpy()  # Its first axis is the array's: (row, column).
+            field = ants.apply_transforms(fixed, moving, registration["fwdtransforms"], compose=prefix)
+            return ants.image_read(field).numpy()  # ANTs' first axis is the array's first: (row, column).
 
     return find
 

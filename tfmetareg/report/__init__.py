@@ -1,1 +1,1 @@
-"""Tables, figures and the HTML report, drawn from the files of a work directory. No TensorFlow."""
+"""Tables, figures and the HTML report, made from the files of a work directory, without TensorFlow."""

@@ -1,4 +1,4 @@
-"""Curves of fine-tuning over several seeds: their mean and band, and how soon one reaches another."""
+"""Fine-tuning curves over several seeds: their mean and range, and when one reaches another's end."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def read_seed_stages(workdir: StrPath, results: Sequence[Result]) -> list[dict[str, list[dict[str, Any]]]]:
-    """Metrics by stage for every seed: of `seed-<s>/` where the results pool several, else of `workdir`."""
+    """Metrics by stage for each seed, from `seed-<s>/`; of `workdir` itself if the results pool no seeds."""
     seeds = next((result.seeds for result in results if result.seeds), ())
     folders = [Path(workdir, f"seed-{seed}") for seed in seeds] or [Path(workdir)]
     return [read_stages(folder) for folder in folders]
 
 
 def mean_curves(seeds: Sequence[Mapping[str, Lines]]) -> dict[str, list[dict[str, Any]]]:
-    """Evaluation lines by stage: the mean over the seeds, at the epochs that every seed has.
+    """Evaluation lines by stage: means over the seeds, at the epochs that all seeds have.
 
-    Of several seeds the lines hold the lowest and highest value too, under the
-    measure's name with `/low` and `/high`.
+    With several seeds, the lines also hold the lowest and highest value, under the measure's name followed by
+    `/low` and `/high`.
     """
     shared = [stage for stage in seeds[0] if all(stage in stages for stages in seeds)]
     curves = {stage: _mean_lines([stages[stage] for stages in seeds]) for stage in shared}
@@ -37,10 +37,15 @@ def mean_curves(seeds: Sequence[Mapping[str, Lines]]) -> dict[str, list[dict[str
 def epochs_until(
     curves: Mapping[str, Lines], stage: str, other: str, measure: str = MEASURES[0]
 ) -> tuple[float, float] | None:
-    """Epochs after which a stage, and another one itself, stay at the other's final value or below it.
+    """Number of epochs after which two stages stay at or below the final value of the second one.
+
+    Args:
+        curves: evaluation lines by stage.
+        stage, other: names of the two stages; the final value is that of `other`.
+        measure: name of the measure.
 
     Returns:
-        The stage's epochs and the other's; the first is infinite where the stage ends above. None where a
+        Epochs of `stage` and of `other`. The first is infinite if `stage` ends above the value. None if a
         curve is missing.
     """
     epochs, values = series(curves.get(stage, ()), "epoch", measure)
@@ -52,7 +57,7 @@ def epochs_until(
 
 
 def _stays_below(epochs: np.ndarray, values: np.ndarray, limit: float) -> float:
-    """The first epoch from which on no value is above the limit; infinite where the last one is."""
+    """The first epoch from which on no value exceeds the limit; infinite if the last value does."""
     above = np.flatnonzero(values > limit)
     first = above[-1] + 1 if len(above) else 0
     return float(epochs[first]) if first < len(epochs) else math.inf

@@ -1,4 +1,4 @@
-"""Figures of the report, each a matplotlib Figure made from arrays; no global plotting state."""
+"""Figures of the report: matplotlib Figures made from arrays, without global plotting state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from tfmetareg.files import StrPath, published
 from tfmetareg.methods import METHODS, STARTS, label
-from tfmetareg.report.results import Examples, Result, series
-from tfmetareg.report.shots import Point
+from tfmetareg.report.results import ExamplePairs, Result, series
+from tfmetareg.report.shots import ShotPoint
 
 DPI = 120
 MAX_EXAMPLES = 4
@@ -55,7 +56,7 @@ LOSS_TERMS = {
     "similarity": ("#0072b2", "similarity"),
     "smoothness": ("#d55e00", "smoothness (unweighted)"),
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -69,20 +70,20 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 10,
     "lines.linewidth": 1.8,
-    "text.parse_math": False,  # names of pairs and methods may hold any character
+    "text.parse_math": False,  # Names of pairs and methods may hold any character.
 }
 styled = matplotlib.rc_context(_STYLE)
 
 
 def method_colours(names: Sequence[str]) -> dict[str, str]:
-    """Colour of every method or stage; the unknown ones take turns in a palette of their own."""
+    """Colours of methods or stages; unknown ones take colours from a palette of their own."""
     unknown = [name for name in names if name not in COLOURS]
     others = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(unknown)}
     return {name: COLOURS.get(name) or others[name] for name in names}
 
 
 def save_figure(figure: Figure, path: StrPath) -> Path:
-    """Publishes a figure as a PNG whose bytes depend on its content alone."""
+    """Writes a figure as a PNG file whose bytes depend on the figure alone."""
     path = Path(path)
     with matplotlib.rc_context(_STYLE), published(path) as temporary:
         figure.savefig(
@@ -97,7 +98,10 @@ def save_figure(figure: Figure, path: StrPath) -> Path:
 
 
 def overlay(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Two images in one, as in Fig. 4: warped in magenta, fixed in green, agreement grey to white.
+    """Overlays two images as in Fig. 4: warped magenta, fixed green, grey to white where they agree.
+
+    >>> overlay(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).tolist()
+    [[[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]]
 
     Args:
         warped, fixed: (height, width) in [0, 1].
@@ -109,7 +113,7 @@ def overlay(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
 
 
 def landmark_residuals(displacement: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """Errors p_fixed + displacement(p_fixed) - p_moving of landmarks, displacement read bilinearly.
+    """Landmark errors p_fixed + displacement(p_fixed) - p_moving, with bilinear interpolation.
 
     Args:
         displacement: (height, width, 2) pixels, (row, column).
@@ -131,13 +135,13 @@ def landmark_residuals(displacement: np.ndarray, fixed: np.ndarray, moving: np.n
 
 
 @styled
-def figure_overlays(examples: Mapping[str, Examples]) -> Figure:
-    """Fig. 4: overlays of warped and fixed, a row per example pair, a column per method.
+def figure_overlays(examples: Mapping[str, ExamplePairs]) -> Figure:
+    """Fig. 4: overlays of warped and fixed, with a row per example pair and a column per method.
 
-    Where "not_deformed" is missing, a first column "Before" shows moving and fixed. More
-    than MAX_COLUMNS methods are broken into bands of half the pairs. Landmarks of the
-    fixed image (MAX_LANDMARKS of a pair) are rings with a line to a dot off by the error
-    that remains; the number below is the mean length of all of them.
+    Without "not_deformed", a first column "Before" shows moving and fixed. More than MAX_COLUMNS methods are
+    split into bands, each with half the pairs. Rings are landmarks of the fixed image (at most MAX_LANDMARKS
+    per pair); a line leads from each to a dot, displaced by the remaining error. The number below is the
+    mean error over all landmarks of the pair.
 
     Args:
         examples: example pairs by method, in the order of the columns.
@@ -150,8 +154,8 @@ def figure_overlays(examples: Mapping[str, Examples]) -> Figure:
     height, breadth = columns[0][1].fixed.shape[1:]
     panel = 2.1 if width > 3 else 2.5
     size = (panel * width + 0.3, (panel * height / breadth + 0.42) * len(rows) * bands + 0.3)
-    figure = Figure(figsize=size, layout="compressed")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
+    layout = ConstrainedLayoutEngine(compress=True, w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=size, layout=layout)
     axes = figure.subplots(len(rows) * bands, width, squeeze=False)
     for position, (title, pairs) in enumerate(columns):
         band, column = divmod(position, width)
@@ -170,8 +174,8 @@ def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
     """Fig. 3: landmark distance, NCC and loss on the test pairs over the epochs of fine-tuning.
 
     Args:
-        stages: metrics lines by stage; those without evaluation lines are left out. Where they hold the
-            lowest and the highest value over the seeds, a band shows them.
+        stages: metrics lines by stage; stages without evaluation lines are left out. If the lines hold the
+            lowest and highest value over the seeds, a band shows them.
     """
     shown = evaluated_stages(stages)
     colours = method_colours(list(shown))
@@ -187,7 +191,7 @@ def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
     figure = Figure(figsize=(3.9 * max(len(measures), 2), 3.9), layout="constrained")
     handles = {}
     for axis, (key, name) in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures):
-        # The longest run first, so that a shorter one that follows the same path stays visible.
+        # The longest run is drawn first, so that a shorter one on the same path stays visible.
         for stage, lines in sorted(shown.items(), key=lambda item: -len(item[1])):
             epochs, values = series(lines, "epoch", key)
             style = {
@@ -207,13 +211,13 @@ def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
 
 
 @styled
-def figure_shots(points: Sequence[Point]) -> Figure:
-    """Landmark distance over the number of fine-tuning pairs, a curve per start.
+def figure_shots(points: Sequence[ShotPoint]) -> Figure:
+    """Landmark distance over the number of fine-tuning pairs, with a curve per start.
 
-    A band shows the lowest and the highest mean of the seeds, where there are several.
+    With several seeds, a band shows their lowest and highest mean.
 
     Args:
-        points: as `shots.read_shots` gives them.
+        points: points as from `shots.read_shots`.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
@@ -252,7 +256,7 @@ def _draw_band(axis: Any, lines: Sequence[dict[str, Any]], key: str, colour: str
 
 
 def evaluated_stages(stages: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Lines of every stage that evaluation wrote with an epoch; stages without one are left out."""
+    """Evaluation lines with an epoch, by stage; stages without such lines are left out."""
     lines = {
         stage: [line for line in lines if line.get("epoch") is not None and line.get("test/ncc") is not None]
         for stage, lines in stages.items()
@@ -262,10 +266,10 @@ def evaluated_stages(stages: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str
 
 @styled
 def figure_training(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
-    """Loss terms of every stage over its steps: total and similarity above, smoothness below.
+    """Loss terms of each stage over its steps: total and similarity above, smoothness below.
 
     Args:
-        stages: metrics lines by stage; those without training lines are left out.
+        stages: metrics lines by stage; stages without training lines are left out.
     """
     shown = [stage for stage, lines in stages.items() if len(series(lines, "step", "total")[0])]
     width = min(len(shown), 3) if len(shown) != 4 else 2
@@ -285,12 +289,12 @@ def figure_training(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
 
 @styled
 def figure_distances(distances: Mapping[str, Sequence[float]]) -> Figure:
-    """Landmark distance of every pair by method: points, their box (quartiles) and median.
+    """Landmark distances of all pairs by method: points, box of the quartiles, and median.
 
-    The axis is logarithmic where the largest distance is over 20 times the smallest.
+    The axis is logarithmic if the largest distance is more than 20 times the smallest.
 
     Args:
-        distances: pixels, one per pair, by method in the order of the rows from the top.
+        distances: distances in pixels, one per pair, by method; the first method is the top row.
     """
     figure = Figure(figsize=(8.6, 0.45 * len(distances) + 1.0), layout="constrained")
     axis = figure.subplots()
@@ -311,7 +315,7 @@ def figure_distances(distances: Mapping[str, Sequence[float]]) -> Figure:
 
 
 @styled
-def figure_field(examples: Examples, index: int = 0) -> Figure:
+def figure_field(examples: ExamplePairs, index: int = 0) -> Figure:
     """The deformation of one pair: moving under the sampling grid, warped, fixed, |displacement|.
 
     Args:
@@ -336,23 +340,23 @@ def figure_field(examples: Examples, index: int = 0) -> Figure:
     return figure
 
 
-def field_method(results: Sequence[Result], examples: Mapping[str, Examples]) -> str:
-    """Method whose field is worth a look: the project's own if there, else the last that deforms."""
+def field_method(results: Sequence[Result], examples: Mapping[str, ExamplePairs]) -> str:
+    """Method whose displacement is drawn: ours_long, else ours_10, else the last method that deforms."""
     moved = [name for name in examples if np.any(examples[name].displacement)]
     order = [result.method for result in results if result.method in moved]
     own = [name for name in ("ours_long", "ours_10") if name in order]
     return (own or order[::-1] or [""])[0]
 
 
-def _overlay_columns(examples: Mapping[str, Examples]) -> list[tuple[str, Examples]]:
+def _overlay_columns(examples: Mapping[str, ExamplePairs]) -> list[tuple[str, ExamplePairs]]:
     columns = [(label(name), pairs) for name, pairs in examples.items()]
     if "not_deformed" in examples:
         return columns
     return [("Before", _undeformed(columns[0][1])), *columns]
 
 
-def _undeformed(pairs: Examples) -> Examples:
-    return Examples(
+def _undeformed(pairs: ExamplePairs) -> ExamplePairs:
+    return ExamplePairs(
         keys=pairs.keys,
         moving=pairs.moving,
         fixed=pairs.fixed,
@@ -363,13 +367,13 @@ def _undeformed(pairs: Examples) -> Examples:
     )
 
 
-def _common_keys(examples: Mapping[str, Examples]) -> list[str]:
-    """Pairs that every method has, in the first method's order, MAX_EXAMPLES at most."""
+def _common_keys(examples: Mapping[str, ExamplePairs]) -> list[str]:
+    """Names of the pairs that all methods have, in the first method's order; at most MAX_EXAMPLES."""
     first, *others = examples.values()
     return [key for key in first.keys if all(key in pairs.keys for pairs in others)][:MAX_EXAMPLES]
 
 
-def _draw_overlay(axis: Any, pairs: Examples, index: int) -> None:
+def _draw_overlay(axis: Any, pairs: ExamplePairs, index: int) -> None:
     fixed = pairs.fixed[index]
     axis.imshow(overlay(pairs.warped[index], fixed), interpolation="nearest")
     landmarks = pairs.fixed_landmarks[index]
@@ -382,9 +386,9 @@ def _draw_overlay(axis: Any, pairs: Examples, index: int) -> None:
 
 
 def _draw_landmarks(axis: Any, segments: np.ndarray) -> None:
-    """A ring at the start of each segment (n, 2 ends, (x, y)), a line and a dot at its end."""
+    """Draws a ring at the start of each segment (n, 2, (x, y)), the segment, and a dot at its end."""
     casing = [Stroke(linewidth=2.0, foreground="black"), Normal()]
-    axis.add_collection(LineCollection(segments, colors=LANDMARK, linewidths=0.9, path_effects=casing))
+    axis.add_collection(LineCollection(list(segments), colors=LANDMARK, linewidths=0.9, path_effects=casing))
     for (x, y), size, fill in ((segments[:, 0].T, 5.0, "none"), (segments[:, 1].T, 1.6, LANDMARK)):
         axis.plot(
             x,
@@ -400,7 +404,7 @@ def _draw_landmarks(axis: Any, segments: np.ndarray) -> None:
 
 
 def bare(axis: Any, height: int, width: int) -> None:
-    """Shows the image and nothing else: no ticks, frame, or lines that leave it."""
+    """Removes ticks, grid and frame, and limits the axes to the image."""
     axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axis.grid(False)
     axis.spines[:].set_visible(False)
@@ -432,7 +436,7 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _draw_box(axis: Any, row: int, values: np.ndarray, colour: str) -> None:
-    """Box from the first to the third quartile, whiskers to the last point within 1.5 boxes."""
+    """Draws a box between the quartiles, with whiskers to the last point within 1.5 box lengths."""
     first, median, third = np.percentile(values, [25, 50, 75])
     reach = 1.5 * (third - first)
     inside = values[(values >= first - reach) & (values <= third + reach)]
@@ -440,7 +444,7 @@ def _draw_box(axis: Any, row: int, values: np.ndarray, colour: str) -> None:
     axis.barh(
         row, third - first, left=first, height=0.56, color=colour, alpha=0.28, edgecolor=colour, zorder=2
     )
-    # Multiples of the golden ratio spread the points evenly and the same way every time.
+    # Multiples of the golden ratio spread the points evenly and reproducibly.
     jitter = 0.4 * (np.arange(len(values)) * 0.6180339887 % 1 - 0.5)
     axis.scatter(values, row + jitter, s=14, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
     axis.vlines(median, row - 0.28, row + 0.28, color="black", linewidth=1.8, zorder=4)
@@ -456,16 +460,16 @@ def _use_log_axis(axis: Any) -> None:
 
 
 def grid_lines(displacement: np.ndarray) -> list[np.ndarray]:
-    """Where a regular grid of the fixed image samples the moving one: polylines (n, 2), (x, y)."""
+    """Polylines (n, 2), (x, y): where a regular grid of the fixed image samples the moving image."""
     height, width = displacement.shape[:2]
-    grid = np.stack(np.mgrid[:height, :width], axis=-1) + displacement
+    grid = np.moveaxis(np.mgrid[:height, :width], 0, -1) + displacement
     spacing = max(min(height, width) // 20, 1)
     rows, columns = (np.arange(spacing // 2, size, spacing) for size in (height, width))
     return [grid[row, :, ::-1] for row in rows] + [grid[:, column, ::-1] for column in columns]
 
 
 def _evenly(size: int, count: int) -> np.ndarray:
-    """At most `count` of the indices below `size`, evenly spaced, the first and the last included."""
+    """At most `count` evenly spaced indices below `size`, including the first and the last."""
     return np.linspace(0, size - 1, min(size, count)).round().astype(int)
 
 

@@ -1,4 +1,4 @@
-"""What the comparison set out to show, beside what the paper reports: each goal, its value, met or not."""
+"""Goals of the comparison: the value reached, whether it meets the goal, and the paper's value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfmetareg.report.curves import Lines, epochs_until
 from tfmetareg.report.results import Result, read_scores
 from tfmetareg.report.statistics import Comparison
 
-# Mean landmark distance of one method as a share of another's: at most so much; the paper's share.
+# Method, other method, largest ratio of their mean landmark distances, and the paper's ratio.
 RATIOS = (
     ("ours_10", "not_deformed", 0.50, 0.50),
     ("ours_10", "fine_tune_10", 0.86, 0.86),
@@ -22,7 +22,7 @@ RATIOS = (
 )
 CURVES = (("ours_10", "fine_tune_10"), ("ours_long", "fine_tune_long"))
 SHARE_OF_EPOCHS = 0.4
-# Seconds per pair as a share of elastix's, of all that a row does and of the network's own part.
+# Largest ratios of the seconds per pair to those of elastix, with the alignment and for the network alone.
 SHARES_OF_TIME = ((1 / 10, "alignment included"), (1 / 50, "the network's own part"))
 BETTER = (("ours_10", "matched_10"), ("ours-5", "matched-5"), ("ours-10", "matched-10"))
 MET = {True: "met", False: "not met", None: "–"}
@@ -30,9 +30,13 @@ HEADINGS = ("Goal", "Value", "Met", "Paper")
 
 
 class Goal(NamedTuple):
-    """A goal, the value reached as text, whether that meets it, and the paper's value, if it has one.
+    """A goal of the comparison.
 
-    `met` is None where the runs cannot be compared.
+    Attributes:
+        text: the goal as text.
+        value: the value reached as text.
+        met: whether the value meets the goal; None if the runs cannot be compared.
+        paper: the paper's value; None if it has none.
     """
 
     text: str
@@ -41,24 +45,30 @@ class Goal(NamedTuple):
     paper: float | None = None
 
 
-def goals(results: Sequence[Result], found: Sequence[Comparison], curves: Mapping[str, Lines]) -> list[Goal]:
-    """The goals of which the results tell; empty where there are none.
+def goals(
+    results: Sequence[Result], compared: Sequence[Comparison], curves: Mapping[str, Lines]
+) -> list[Goal]:
+    """The goals that the results can be measured against; empty if there are none.
 
     Args:
-        results: the table's rows.
-        found: their paired comparisons, and those of the shots.
-        curves: evaluation lines by stage, as `curves.mean_curves` gives them.
+        results: results of the table's rows.
+        compared: their paired comparisons, and those with few fine-tuning pairs.
+        curves: evaluation lines by stage, as from `curves.mean_curves`.
     """
-    distances = {result.method: result.distance_px.mean for result in results if result.distance_px}
+    distances = {
+        result.method: result.distance_px.mean
+        for result in results
+        if result.distance_px and result.distance_px.mean is not None
+    }
     by_method = {result.method: result for result in results}
-    return [*_ratios(distances), *_differences(found), *_epochs(curves), *_against_elastix(by_method)]
+    return [*_ratios(distances), *_differences(compared), *_epochs(curves), *_against_elastix(by_method)]
 
 
-def goal_rows(found: Sequence[Goal]) -> list[tuple[str, ...]]:
-    """The goals as a table of text, headings first."""
-    papers = ["–" if goal.paper is None else f"{goal.paper:.2f}" for goal in found]
-    met = [MET[goal.met] for goal in found]
-    return [HEADINGS, *zip((goal.text for goal in found), (goal.value for goal in found), met, papers)]
+def goal_rows(shown: Sequence[Goal]) -> list[tuple[str, ...]]:
+    """The goals as a table of text: headings, then a row for each."""
+    papers = ["–" if goal.paper is None else f"{goal.paper:.2f}" for goal in shown]
+    met = [MET[goal.met] for goal in shown]
+    return [HEADINGS, *zip((goal.text for goal in shown), (goal.value for goal in shown), met, papers)]
 
 
 def _ratios(distances: Mapping[str, float]) -> list[Goal]:
@@ -71,15 +81,15 @@ def _ratios(distances: Mapping[str, float]) -> list[Goal]:
     return rows
 
 
-def _differences(found: Sequence[Comparison]) -> list[Goal]:
+def _differences(compared: Sequence[Comparison]) -> list[Goal]:
     return [
         Goal(
             f"{label(one.method)} − {label(one.other)}: 95 % interval below 0 px",
             f"{one.low:+.3f} … {one.high:+.3f} px",
             one.high < 0,
         )
-        for one in found
-        if (one.method, one.other) in BETTER and one.low is not None
+        for one in compared
+        if (one.method, one.other) in BETTER and one.low is not None and one.high is not None
     ]
 
 
@@ -98,7 +108,7 @@ def _epochs(curves: Mapping[str, Lines]) -> list[Goal]:
 
 
 def _against_elastix(results: Mapping[str, Result]) -> list[Goal]:
-    """How near and how fast, where elastix has registered the same pairs."""
+    """Accuracy and speed relative to elastix; empty if elastix has not registered the pairs."""
     if "elastix" not in results:
         return []
     peer, rows = results["elastix"], []
@@ -107,9 +117,11 @@ def _against_elastix(results: Mapping[str, Result]) -> list[Goal]:
         quartiles = [_quartiles(ours), _quartiles(peer)]
         text = f"{label('ours_pair')} ≤ {label('elastix')}"
         if all(map(len, quartiles)):
-            value = " against ".join(", ".join(f"{quartile:.2f}" for quartile in own) for own in quartiles)
+            texts = [", ".join(f"{quartile:.2f}" for quartile in own) for own in quartiles]
             met = bool(np.all(quartiles[0] <= quartiles[1]))
-            rows.append(Goal(f"{text} in every quartile of the distances", f"{value} px", met))
+            rows.append(
+                Goal(f"{text} in every quartile of the distances", f"{' against '.join(texts)} px", met)
+            )
         rows += _share_of_time(f"{text} in seconds per pair", ours.seconds_per_pair, peer, 1.0)
     if "ours_10" in results:
         ours = results["ours_10"]
@@ -131,13 +143,13 @@ def _share_of_time(text: str, seconds: float | None, peer: Result, limit: float)
 
 
 def _quartiles(result: Result) -> np.ndarray:
-    """First quartile, median and third quartile of the pairs' distances; empty without any."""
+    """First quartile, median and third quartile of the pairs' distances; empty without distances."""
     distances = [score.distance_px for score in read_scores(result) if score.distance_px is not None]
     return np.percentile(distances, [25, 50, 75]) if distances else np.array([])
 
 
 def _share_of_epochs(reached: float, own: float) -> tuple[str, bool | None]:
-    """The value as text, and whether it meets the goal; none where fine-tuning made the other no better."""
+    """The value as text, and whether it meets the goal; None if fine-tuning did not improve the other."""
     if math.isinf(reached):
         return "never", False
     if not own:

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page with the table, the figures and how they came about."""
+"""report.html: one self-contained page with tables, figures, definitions and configuration."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tfmetareg.report import figures
 from tfmetareg.report.curves import mean_curves, read_seed_stages
 from tfmetareg.report.goals import goal_rows, goals
 from tfmetareg.report.results import (
-    Examples,
+    ExamplePairs,
     Result,
     read_examples,
     read_json_object,
     read_results,
     read_scores,
 )
-from tfmetareg.report.shots import Point, read_shots, shot_rows, shots_record
+from tfmetareg.report.shots import ShotPoint, read_shots, shot_rows, shots_record
 from tfmetareg.report.statistics import comparison_rows, comparisons
 from tfmetareg.report.tables import build_table, markdown_rows, to_csv, to_markdown, to_record
 
@@ -45,8 +45,8 @@ SHOTS = (
 COMPARED = {"task": "task", "split": "split", "pairs": "number of pairs", "landmarks": "number of landmarks"}
 
 
-class Listing(NamedTuple):
-    """A table of text: its title, what it says, and its rows, headings first."""
+class PageTable(NamedTuple):
+    """A text table of the page: title, explanation, and rows with the headings first."""
 
     title: str
     text: str
@@ -54,7 +54,7 @@ class Listing(NamedTuple):
 
 
 class PageImage(NamedTuple):
-    """A figure of the page; without a file, the sentence that says why it is not there."""
+    """A figure of the page. Without a file, the text says why the figure is missing."""
 
     title: str
     text: str
@@ -62,15 +62,15 @@ class PageImage(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The image as a data URI."""
-        return _data_uri("image/png", self.path.read_bytes())
+        """The image as a data URI; empty without a file."""
+        return _data_uri("image/png", self.path.read_bytes()) if self.path else ""
 
 
 def write_report(workdir: StrPath) -> Path:
-    """Draws <workdir>/figures/*.png and <workdir>/report.html from the files of `workdir`.
+    """Writes <workdir>/figures/*.png, <workdir>/tables and <workdir>/report.html from the files of `workdir`.
 
     Returns:
-        The path of the page.
+        Path of report.html.
 
     Raises:
         UserError: there are no results, or one of the files is damaged.
@@ -89,36 +89,36 @@ def write_report(workdir: StrPath) -> Path:
     return page
 
 
-def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
+def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[PageTable]:
     """Writes the tables into <workdir>/tables; returns those that the page shows below the first one.
 
     table.md, .csv and .json hold the table of results; statistics.md and .json the paired comparisons and
-    the goals; shots.json the distance over the number of fine-tuning pairs. What the results do
-    not tell of is left out.
+    the goals; shots.json the distance over the number of fine-tuning pairs. Files without content are not
+    written.
     """
     workdir = Path(workdir)
     folder, table = workdir / "tables", build_table(results)
-    found, losses = comparisons(results), comparisons(results, measure="loss")
+    compared, losses = comparisons(results), comparisons(results, measure="loss")
     points, few = read_shots(workdir)
-    aims = goals(results, [*found, *few], mean_curves(read_seed_stages(workdir, results)))
+    aims = goals(results, [*compared, *few], mean_curves(read_seed_stages(workdir, results)))
     left_out = _read_run_card(workdir).get("left_out", {})
     for name in ("statistics.md", "statistics.json", "shots.json"):
-        (folder / name).unlink(missing_ok=True)  # Of earlier results.
+        (folder / name).unlink(missing_ok=True)  # They may be of earlier results.
     write_text(folder / "table.md", to_markdown(table) + "".join(f"\n{note}\n" for note in _notes(left_out)))
     write_text(folder / "table.csv", to_csv(table))
     write_json(folder / "table.json", {"schema": 1, "rows": to_record(table), "left_out": left_out})
-    listings = [
-        Listing("Goals", GOALS, goal_rows(aims)),
-        Listing("Paired differences", DIFFERENCES, comparison_rows(found)),
-        Listing("Paired differences of the loss", LOSSES, comparison_rows(losses, "loss", 4)),
-        Listing("With few pairs", SHOTS, shot_rows(points)),
-        Listing("With few pairs: paired differences", DIFFERENCES, comparison_rows(few)),
+    page_tables = [
+        PageTable("Goals", GOALS, goal_rows(aims)),
+        PageTable("Paired differences", DIFFERENCES, comparison_rows(compared)),
+        PageTable("Paired differences of the loss", LOSSES, comparison_rows(losses, "loss", 4)),
+        PageTable("With few pairs", SHOTS, shot_rows(points)),
+        PageTable("With few pairs: paired differences", DIFFERENCES, comparison_rows(few)),
     ]
-    shown = [listing for listing in listings if len(listing.rows) > 1]
-    if found or losses or aims:
+    shown = [page_table for page_table in page_tables if len(page_table.rows) > 1]
+    if compared or losses or aims:
         record = {
             "schema": 1,
-            "comparisons": [comparison._asdict() for comparison in found],
+            "comparisons": [comparison._asdict() for comparison in compared],
             "loss_comparisons": [comparison._asdict() for comparison in losses],
             "goals": [goal._asdict() for goal in aims],
         }
@@ -126,15 +126,15 @@ def write_tables(workdir: StrPath, results: Sequence[Result]) -> list[Listing]:
     if points:
         write_json(folder / "shots.json", shots_record(points, few))
     if shown:
-        write_text(folder / "statistics.md", "\n".join(map(_listing_markdown, shown)))
+        write_text(folder / "statistics.md", "\n".join(map(_table_markdown, shown)))
     return shown
 
 
 def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[PageImage]:
-    """Writes the figures that the files allow; a picture without a path stands for one left out."""
+    """Writes the figures for which there is data; an image without a path stands for a missing one."""
     folder = Path(workdir, "figures")
-    examples = {result.method: read_examples(result) for result in results}
-    examples = {method: pairs for method, pairs in examples.items() if pairs is not None and pairs.keys}
+    stored = {result.method: read_examples(result) for result in results}
+    examples = {method: pairs for method, pairs in stored.items() if pairs is not None and pairs.keys}
     seeds = read_seed_stages(workdir, results)
     shots = [_shots(folder, points) for points in [read_shots(workdir)[0]] if points]
     return [
@@ -148,9 +148,9 @@ def draw_figures(workdir: StrPath, results: Sequence[Result]) -> list[PageImage]
 
 
 def render_page(
-    workdir: StrPath, results: Sequence[Result], pictures: Sequence[PageImage], lists: Sequence[Listing]
+    workdir: StrPath, results: Sequence[Result], pictures: Sequence[PageImage], lists: Sequence[PageTable]
 ) -> str:
-    """The page as HTML that refers to nothing outside itself."""
+    """The page as HTML without references to other files."""
     workdir = Path(workdir)
     table = build_table(results)
     environment = jinja2.Environment(
@@ -172,45 +172,50 @@ def render_page(
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Sentences on what was compared, on which pairs, and what came out best."""
+    """Sentences that say what was compared, on which pairs, and which method is best."""
     splits, tasks = (_joined(getattr(result, name) for result in results) for name in ("split", "task"))
     methods, pairs = _count(len(results), "method"), _count(results[0].pairs, "image pair")
     sentences = [f"{methods} compared on the {splits} split of {tasks}: {pairs} registered by each."]
-    measured = [result for result in results if result.distance_px and result.distance_px.mean is not None]
+    measured = [
+        (result.distance_px.mean, result.distance_px.before_mean, result)
+        for result in results
+        if result.distance_px and result.distance_px.mean is not None
+    ]
     if not measured:
         return [*sentences, NO_LANDMARKS]
-    landmarks, before = measured[0].landmarks, measured[0].distance_px.before_mean
+    _, before, first = measured[0]
+    landmarks = first.landmarks
     if landmarks is not None:
         sentences.append(f"Accuracy is measured at {_count(landmarks, 'pair')} of corresponding landmarks.")
     if before is not None:
         sentences.append(
             f"Before registration, corresponding landmarks lie {before:.2f} px apart on average."
         )
-    best = min(measured, key=lambda result: result.distance_px.mean)
+    smallest, _, best = min(measured, key=lambda entry: entry[0])
     if len(measured) > 1:
-        sentences.append(f"The smallest mean distance is {best.distance_px.mean:.2f} px, by {best.label}.")
+        sentences.append(f"The smallest mean distance is {smallest:.2f} px, by {best.label}.")
     return sentences
 
 
 def mismatches(results: Sequence[Result]) -> list[str]:
-    """Warnings where the rows were not measured on the same pairs."""
-    found = []
+    """Warnings if the rows were not measured on the same pairs."""
+    warnings = []
     for attribute, name in COMPARED.items():
         values = sorted({str(getattr(result, attribute)) for result in results})
         if len(values) > 1:
-            found.append(
+            warnings.append(
                 f"The rows differ in the {name} ({', '.join(values)}): do not compare them directly."
             )
-    return found
+    return warnings
 
 
 def _of_first(results: Sequence[Result]) -> str:
-    """A sentence for what shows one seed of several; empty where there is but one."""
+    """A sentence for figures that show the first of several seeds; empty for a single seed."""
     seeds = next((result.seeds for result in results if len(result.seeds) > 1), ())
     return f" Of the first seed, {seeds[0]}." if seeds else ""
 
 
-def _overlays(folder: Path, examples: dict[str, Examples], of_first: str) -> PageImage:
+def _overlays(folder: Path, examples: dict[str, ExamplePairs], of_first: str) -> PageImage:
     title = "Registered pairs"
     if not examples or not set.intersection(*(set(pairs.keys) for pairs in examples.values())):
         return PageImage(title, "Left out: the results hold no example pairs that all methods share.")
@@ -262,7 +267,7 @@ def _curves(folder: Path, shown: dict[str, list[dict[str, Any]]], seeds: int) ->
     return PageImage(title, text, path)
 
 
-def _shots(folder: Path, points: Sequence[Point]) -> PageImage:
+def _shots(folder: Path, points: Sequence[ShotPoint]) -> PageImage:
     text = (
         "Mean landmark distance of the test pairs after fine-tuning on so many pairs of the target task, "
         "equally many gradient steps each; the pairs of a smaller number are among those of a larger one."
@@ -273,7 +278,7 @@ def _shots(folder: Path, points: Sequence[Point]) -> PageImage:
     return PageImage("Distance over the number of fine-tuning pairs", text, path)
 
 
-def _field(folder: Path, results: Sequence[Result], examples: dict[str, Examples]) -> PageImage:
+def _field(folder: Path, results: Sequence[Result], examples: dict[str, ExamplePairs]) -> PageImage:
     title = "Deformation of one pair"
     method = figures.field_method(results, examples)
     if not method:
@@ -305,8 +310,8 @@ def _notes(left_out: Mapping[str, str]) -> list[str]:
     return [f"Left out: {label(row)}: {why}" for row, why in left_out.items()]
 
 
-def _listing_markdown(listing: Listing) -> str:
-    return f"## {listing.title}\n\n{listing.text}\n\n{markdown_rows(listing.rows)}"
+def _table_markdown(table: PageTable) -> str:
+    return f"## {table.title}\n\n{table.text}\n\n{markdown_rows(table.rows)}"
 
 
 def _definition(result: Result) -> str:
@@ -329,7 +334,7 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 def _joined(names: Any) -> str:
-    """The different names in their order, as they stand in a sentence."""
+    """The distinct names, comma-separated, in their order."""
     return ", ".join(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""Results of several seeds as one: the same files, means over seeds and pairs."""
+"""Pools the results of several seeds into result files of the same format."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ SPREADS = ("distance_px", "distance_mm", "ncc", "local_ncc", "dice")
 
 
 def pool_results(folders: Sequence[Path], workdir: Path) -> None:
-    """Writes `<workdir>/results` out of the results that every folder has.
+    """Writes `<workdir>/results`: the pooled results of each method that all folders have.
 
-    `<method>.json` keeps its fields: means over seeds and pairs, the standard
-    deviation over both together; `seed` is null. Beside them stand `seeds` and
-    `over_seeds`: of each measure the mean of every seed, and their standard
-    deviation. `<method>.csv` holds each pair's mean over the seeds, the example
-    pairs are those of the first seed.
+    `<method>.json` has the same fields as for one seed, with mean and standard deviation over all pairs of
+    all seeds, and `seed` null. In addition it has `seeds`, and `over_seeds` with the mean of each seed and
+    the standard deviation of these means, for each measure. `<method>.csv` holds the mean of each pair over
+    the seeds. The example pairs are those of the first seed.
 
     Args:
         folders: work directories, one per seed.
-        workdir: where the results go; earlier ones of several seeds are replaced.
+        workdir: work directory of the pooled results; earlier pooled results are replaced.
 
     Raises:
         UserError: the seeds were measured on different pairs.
@@ -59,7 +58,7 @@ def _pool(folders: Sequence[Path], method: str, place: Path) -> None:
 
 
 def pooled_record(records: Sequence[dict[str, Any]], tables: Sequence[list[dict[str, str]]]) -> dict:
-    """One result out of the seeds' results and their pairs' rows."""
+    """The pooled result of one method, from the result and the pair rows of each seed."""
     first = records[0]
     spreads = {name: first[name] for name in SPREADS if first.get(name) is not None}
     return {
@@ -95,7 +94,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _mean_rows(tables: Sequence[list[dict[str, str]]]) -> str:
-    """The pairs' rows with the mean over the tables in every column of numbers, as CSV."""
+    """Pair rows as CSV, with the mean over the tables in each numeric column."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(tables[0][0]), lineterminator="\n")
     writer.writeheader()

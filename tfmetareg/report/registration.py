@@ -1,4 +1,4 @@
-"""Figures of one registered pair, each made from arrays; drawn with the report's own means."""
+"""Figures of one registered pair, made from arrays in the style of the report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
@@ -16,27 +17,27 @@ from tfmetareg.report.figures import LANDMARK, bare, grid_lines, overlay, styled
 
 _PANEL = 4.2
 _TILES = 8
-# What is drawn has no more rows or columns than that: a figure shows no more.
+# Images are reduced to this many rows and columns at most: a figure shows no more.
 _MOST_PIXELS = 900
 _GRID = "#ffb000"
 _FOLDING = "#ff00c8"
 _MOST_NUMBERS = 30
-# Determinants beyond these are drawn as these.
+# Determinants are clipped to this range.
 _SHRUNK, _GROWN = 0.0, 2.0
 
 
 class RegistrationPanels(NamedTuple):
-    """A registered pair as it is drawn.
+    """A registered pair to draw.
 
     Attributes:
         moving: (rows, columns) float32 in [0, 1].
         fixed: (height, width) float32 in [0, 1].
         before, warped: (height, width), the moving image on the fixed grid, before and after registration;
-            0 where it has no pixel.
-        displacement: (height, width, 2), pixels, (row, column): fixed point p lies at p + u(p) in moving.
-        determinant: (height - 1, width - 1) of the Jacobian of p + u(p), 1 where an area stays as it is.
-        fixed_points, moving_points: (n, 2), (row, column), row i of one where row i of the other came from.
-        points_in: image that the points were given in, "fixed" or "moving".
+            0 outside the moving image.
+        displacement: (height, width, 2) pixels, (row, column): fixed point p is at p + u(p) in moving.
+        determinant: (height - 1, width - 1) Jacobian determinant of p + u(p); 1 where areas are preserved.
+        fixed_points, moving_points: (n, 2), (row, column), matched row by row; None without points.
+        points_in: image in which the points were given, "fixed" or "moving".
     """
 
     moving: np.ndarray
@@ -51,7 +52,7 @@ class RegistrationPanels(NamedTuple):
 
 
 def draw_registered(pair: RegistrationPanels) -> Mapping[str, Figure]:
-    """Every figure of a pair by its name."""
+    """All figures of a pair by name."""
     figures = {
         "overlay": figure_overlay(pair),
         "checkerboard": figure_checkerboard(pair),
@@ -65,7 +66,7 @@ def draw_registered(pair: RegistrationPanels) -> Mapping[str, Figure]:
 
 @styled
 def figure_overlay(pair: RegistrationPanels) -> Figure:
-    """Moving (magenta) over fixed (green), before and after; white where they agree."""
+    """Overlay of moving (magenta) and fixed (green), before and after registration; white: agreement."""
     fixed = _shrunk(pair.fixed)
     return _before_and_after(
         pair, lambda image: overlay(image, fixed), "moving magenta, fixed green, white where they agree"
@@ -74,7 +75,7 @@ def figure_overlay(pair: RegistrationPanels) -> Figure:
 
 @styled
 def figure_checkerboard(pair: RegistrationPanels) -> Figure:
-    """Tiles of the fixed and of the moving image in turn, before and after: edges run on where they agree."""
+    """Alternating tiles of fixed and moving, before and after: edges are continuous where they agree."""
     fixed = _shrunk(pair.fixed)
     side = max(-(-max(fixed.shape) // _TILES), 1)
     rows, columns = np.indices(fixed.shape) // side
@@ -87,7 +88,7 @@ def figure_checkerboard(pair: RegistrationPanels) -> Figure:
 def _before_and_after(
     pair: RegistrationPanels, combine: Callable[[np.ndarray], np.ndarray], legend: str
 ) -> Figure:
-    """The moving image combined with the fixed one, before and after registration, beside each other."""
+    """The moving image before and after registration, each combined with the fixed one, side by side."""
     figure = _images(
         {"Before": combine(_shrunk(pair.before)), "After": combine(_shrunk(pair.warped))},
     )
@@ -97,7 +98,7 @@ def _before_and_after(
 
 @styled
 def figure_grid(pair: RegistrationPanels) -> Figure:
-    """A regular grid of the fixed image, where it lies in the moving one, and how far that is."""
+    """A regular grid on the fixed image, its position in the moving one, and the displacement's length."""
     displacement = pair.displacement
     height, width = pair.fixed.shape
     lines = {"Fixed": np.zeros_like(displacement), "Moving, with p + u(p)": displacement}
@@ -122,8 +123,8 @@ def figure_grid(pair: RegistrationPanels) -> Figure:
 
 @styled
 def figure_jacobian(pair: RegistrationPanels) -> Figure:
-    """The determinant: blue where the moving image is stretched, red where it is squeezed, folds marked."""
-    # A pixel of the fixed image that comes from a large area of the moving one shows it squeezed.
+    """Jacobian determinant: blue where moving is stretched, red where it is compressed; folds are marked."""
+    # A determinant above 1 maps a large area of moving to one fixed pixel: moving is compressed there.
     determinant, folded = pair.determinant, pair.determinant <= 0
     figure, (axis,) = _panels([determinant.shape], extra=1.0)
     norm = TwoSlopeNorm(vmin=_SHRUNK, vcenter=1, vmax=_GROWN)
@@ -146,7 +147,13 @@ def figure_jacobian(pair: RegistrationPanels) -> Figure:
 
 @styled
 def figure_points(pair: RegistrationPanels) -> Figure:
-    """The points in both images, numbered in their file's order; the title tells which were carried."""
+    """The points in both images, numbered in the order of their file; titles tell given from carried ones.
+
+    Raises:
+        ValueError: the pair has no points.
+    """
+    if pair.fixed_points is None or pair.moving_points is None:
+        raise ValueError("`pair` has no points to draw.")
     figure, axes = _panels([pair.fixed.shape, pair.moving.shape])
     images = {"fixed": (pair.fixed, pair.fixed_points), "moving": (pair.moving, pair.moving_points)}
     casing = [Stroke(linewidth=2.2, foreground="black"), Normal()]
@@ -188,9 +195,9 @@ def _panels(shapes: list[tuple[int, ...]], extra: float = 0.0) -> tuple[Figure, 
     """Axes side by side for images of these shapes."""
     ratio = max(height / width for height, width in shapes)
     figure = Figure(
-        figsize=(_PANEL * len(shapes) + 0.4 + extra, _PANEL * min(ratio, 2.5) + 0.7), layout="compressed"
+        figsize=(_PANEL * len(shapes) + 0.4 + extra, _PANEL * min(ratio, 2.5) + 0.7),
+        layout=ConstrainedLayoutEngine(compress=True, w_pad=0.04, h_pad=0.04, wspace=0.02),
     )
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.02)
     return figure, figure.subplots(1, len(shapes), squeeze=False)[0]
 
 
@@ -200,23 +207,23 @@ def _show(axis: Any, image: np.ndarray) -> None:
 
 
 def _extent(image: np.ndarray) -> tuple[float, float, float, float]:
-    """Keeps an image's own pixels as the axes' units, however many of them are drawn."""
+    """Extent that keeps the unit of the axes one pixel of the image, at any reduction."""
     height, width = image.shape[:2]
     return -0.5, width - 0.5, height - 0.5, -0.5
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:
-    """The mean of so many pixels that what is left can be drawn."""
+    """The image reduced by block means to at most _MOST_PIXELS rows and columns."""
     return _blocks(image).mean(axis=(1, 3))
 
 
 def _any(image: np.ndarray) -> np.ndarray:
-    """As `_shrunk`, the largest value of each block: what is rare stays in sight."""
+    """The image reduced by block maxima, so that rare values stay visible."""
     return _blocks(image).max(axis=(1, 3))
 
 
 def _blocks(image: np.ndarray) -> np.ndarray:
-    """(rows, factor, columns, factor, ...); what is left over at the end is left out."""
+    """The image as blocks, (rows, factor, columns, factor, ...); incomplete blocks at the end are dropped."""
     factor = -(-max(image.shape[:2]) // _MOST_PIXELS)
     rows, columns = (side // factor for side in image.shape[:2])
     cut = image[: rows * factor, : columns * factor]

@@ -1,4 +1,4 @@
-"""Reading what evaluation and training left on disk: results, pair scores, example pairs, metrics."""
+"""Reads the files of evaluation and training: results, pair scores, example pairs, metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,11 @@ _METHOD_ORDER = {name: position for position, name in enumerate(METHOD_NAMES)}
 _STAGE_ORDER = {name: position for position, name in enumerate((*STAGE_LABELS, *METHOD_NAMES))}
 
 
-class Spread(NamedTuple):
-    """A measure over the test pairs; None where it was not recorded."""
+class MeasureSummary(NamedTuple):
+    """Mean and standard deviation of a measure over the test pairs, and its mean before registration.
+
+    A number that was not recorded is None.
+    """
 
     mean: float | None
     std: float | None
@@ -33,17 +36,16 @@ class Result:
     """One method on one split: the content of results/<method>.json.
 
     Attributes:
-        distance_px: landmark distance in pixels, None without landmarks.
-        distance_mm: the same in mm, of the pairs whose pixel size is known; None without any.
+        distance_px: landmark distance in pixels; None without landmarks.
+        distance_mm: landmark distance in mm, over pairs with known pixel size; None if there are none.
         ncc, local_ncc: image similarity, at most 1.
-        dice: overlap of labels, of the pairs that have some; None without any.
-        folding_percent: share of pixels whose Jacobian determinant is not positive,
-            mean over pairs, in percent.
-        seconds_per_pair: median time to register a pair.
-        seconds_alignment: median time of the alignment in it; None without one.
-        scores_path, examples_path: files of the pairs beside the JSON file.
-        seeds: where several are pooled, those.
-        seed_distances: mean landmark distance of each of them, in pixels.
+        dice: overlap of labels, over pairs with labels; None if there are none.
+        folding_percent: percentage of pixels whose Jacobian determinant is not positive, mean over pairs.
+        seconds_per_pair: median time to register a pair, including its alignment.
+        seconds_alignment: median time of the alignment; None without alignment.
+        scores_path, examples_path: files with the scores of all pairs and with a few example pairs.
+        seeds: seeds that are pooled in this result; empty for a single seed.
+        seed_distances: mean landmark distance of each pooled seed, in pixels.
     """
 
     method: str
@@ -53,11 +55,11 @@ class Result:
     pairs: int
     epochs: float | None
     landmarks: int | None
-    distance_px: Spread | None
-    distance_mm: Spread | None
-    ncc: Spread
-    local_ncc: Spread
-    dice: Spread | None
+    distance_px: MeasureSummary | None
+    distance_mm: MeasureSummary | None
+    ncc: MeasureSummary
+    local_ncc: MeasureSummary
+    dice: MeasureSummary | None
     folding_percent: float | None
     seconds_per_pair: float | None
     seconds_alignment: float | None
@@ -73,7 +75,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class PairScore:
-    """One pair of results/<method>.csv; None where a measure does not apply."""
+    """One line of results/<method>.csv; None for measures that the pair lacks."""
 
     key: str
     subject: str
@@ -87,11 +89,11 @@ class PairScore:
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
+class ExamplePairs:
     """A few test pairs as one method registered them: results/<method>.examples.npz.
 
     Attributes:
-        keys: n names of pairs.
+        keys: names of the n pairs.
         moving, fixed, warped: (n, height, width) float32 in [0, 1].
         displacement: (n, height, width, 2) float32, pixels, (row, column), on the fixed
             grid: warped(x) = moving(x + displacement(x)).
@@ -108,7 +110,7 @@ class Examples:
 
 
 def read_results(workdir: StrPath) -> list[Result]:
-    """Reads <workdir>/results/*.json, known methods in their order and then the others by name.
+    """Reads <workdir>/results/*.json: first the known methods in their order, then others by name.
 
     Raises:
         UserError: a file is damaged or lacks a key.
@@ -120,7 +122,7 @@ def read_results(workdir: StrPath) -> list[Result]:
 
 
 def read_scores(result: Result) -> list[PairScore]:
-    """Reads the per-pair CSV of a result; empty where the file is not there.
+    """Reads the per-pair CSV file of a result; empty if there is none.
 
     Raises:
         UserError: a column is missing or a cell is not a number.
@@ -136,8 +138,8 @@ def read_scores(result: Result) -> list[PairScore]:
         return [_pair_score(row, names, result.scores_path, line) for line, row in enumerate(reader, 2)]
 
 
-def read_examples(result: Result) -> Examples | None:
-    """Reads the example pairs of a result; None where the file is not there.
+def read_examples(result: Result) -> ExamplePairs | None:
+    """Reads the example pairs of a result; None if there is no such file.
 
     Raises:
         UserError: the file is damaged or lacks an array.
@@ -145,7 +147,7 @@ def read_examples(result: Result) -> Examples | None:
     if not result.examples_path.is_file():
         return None
     try:
-        # Opened here, since numpy leaves a file open that turns out to be damaged.
+        # Opened here, since NumPy would leave a damaged file open.
         with open(result.examples_path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return _examples(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -155,8 +157,8 @@ def read_examples(result: Result) -> Examples | None:
 def read_metrics(stage_dir: StrPath) -> list[dict[str, Any]]:
     """Reads <stage_dir>/metrics.jsonl: training and evaluation lines in the order of their steps.
 
-    A run that was interrupted and resumed wrote some steps twice: the later line
-    counts. A last line without its end is being written and is left out.
+    A run that was interrupted and resumed has written some steps twice: the later line counts. A last line
+    without a line break is still being written and is ignored.
 
     Raises:
         UserError: a line is not a JSON object with a `step`.
@@ -173,14 +175,14 @@ def read_metrics(stage_dir: StrPath) -> list[dict[str, Any]]:
 
 
 def read_stages(workdir: StrPath) -> dict[str, list[dict[str, Any]]]:
-    """Reads the metrics of every folder of `workdir` that has some, stages in the order of the work."""
+    """Reads the metrics of all stages in `workdir`, in the order in which stages run."""
     names = [path.parent.name for path in Path(workdir).glob("*/metrics.jsonl")]
     names.sort(key=lambda name: (_STAGE_ORDER.get(name, len(_STAGE_ORDER)), name))
     return {name: read_metrics(Path(workdir, name)) for name in names}
 
 
-def series(lines: Iterable[dict[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of `x` and `y` in the lines that have both: two float64 arrays (n,)."""
+def series(lines: Iterable[Mapping[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of `x` and `y` in the lines that have both, as two float64 arrays (n,)."""
     points = [(line[x], line[y]) for line in lines if line.get(x) is not None and line.get(y) is not None]
     values = np.asarray(points, np.float64).reshape(-1, 2)
     return values[:, 0], values[:, 1]
@@ -223,14 +225,14 @@ def _result(record: dict[str, Any], path: Path) -> Result:
         pairs=int(record["pairs"]),
         epochs=_number(record["epochs"]),
         landmarks=None if distance is None else distance["landmarks"],
-        distance_px=_optional_spread(distance),
-        distance_mm=_optional_spread(record.get("distance_mm")),  # results of before lack the key
-        ncc=_spread(record["ncc"]),
-        local_ncc=_spread(record["local_ncc"]),
-        dice=_optional_spread(record.get("dice")),
+        distance_px=_optional_summary(distance),
+        distance_mm=_optional_summary(record.get("distance_mm")),  # Older results lack the key.
+        ncc=_summary(record["ncc"]),
+        local_ncc=_summary(record["local_ncc"]),
+        dice=_optional_summary(record.get("dice")),
         folding_percent=_number(folding["mean"]),
         seconds_per_pair=_number(record["seconds_per_pair"]["median"]),
-        # Null without an alignment, missing in results of before.
+        # Null without alignment; older results lack the key.
         seconds_alignment=_number(record["seconds_per_pair"].get("alignment_median") or None),
         scores_path=path.with_name(str(record["per_pair"])),
         examples_path=path.with_name(f"{path.stem}.examples.npz"),
@@ -239,12 +241,12 @@ def _result(record: dict[str, Any], path: Path) -> Result:
     )
 
 
-def _spread(record: dict[str, Any]) -> Spread:
-    return Spread(*(_number(record[name]) for name in Spread._fields))
+def _summary(record: dict[str, Any]) -> MeasureSummary:
+    return MeasureSummary(*(_number(record[name]) for name in MeasureSummary._fields))
 
 
-def _optional_spread(record: dict[str, Any] | None) -> Spread | None:
-    return None if record is None else _spread(record)
+def _optional_summary(record: dict[str, Any] | None) -> MeasureSummary | None:
+    return None if record is None else _summary(record)
 
 
 def _number(value: Any) -> float | None:
@@ -259,11 +261,9 @@ def _pair_score(row: dict[str, str], names: list[str], path: Path, line: int) ->
         raise UserError(f"{path}, line {line}: {_one_line(error)}; evaluate again to rewrite it") from error
 
 
-def _examples(arrays: Any) -> Examples:
+def _examples(arrays: Any) -> ExamplePairs:
     keys = tuple(str(key) for key in arrays["key"])
-    images: dict[str, np.ndarray] = {
-        name: arrays[name] for name in ("moving", "fixed", "warped", "displacement")
-    }
+    images: dict[str, Any] = {name: arrays[name] for name in ("moving", "fixed", "warped", "displacement")}
     height, width = images["fixed"].shape[1:]
     for name, array in images.items():
         expected = (len(keys), height, width) + ((2,) if name == "displacement" else ())
@@ -273,7 +273,9 @@ def _examples(arrays: Any) -> Examples:
         tuple(arrays[f"{name}_{i}"].reshape(-1, 2) for i in range(len(keys)))
         for name in ("fixed_landmarks", "moving_landmarks")
     )
-    return Examples(keys=keys, fixed_landmarks=fixed_landmarks, moving_landmarks=moving_landmarks, **images)
+    return ExamplePairs(
+        keys=keys, fixed_landmarks=fixed_landmarks, moving_landmarks=moving_landmarks, **images
+    )
 
 
 def _metrics_line(text: str, path: Path, number: int) -> dict[str, Any]:

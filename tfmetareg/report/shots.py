@@ -1,4 +1,4 @@
-"""Distance after adaptation over the number of fine-tuning pairs, from each start."""
+"""Landmark distance after adaptation as a function of the number of fine-tuning pairs, for each start."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _LABELS = {start.kind: start.label for start in STARTS}
 _ORDER = list(_LABELS)
 
 
-class Point(NamedTuple):
-    """Mean landmark distance on the test pairs after fine-tuning on so many pairs, in pixels.
+class ShotPoint(NamedTuple):
+    """Landmark distance on the test pairs after fine-tuning on a number of pairs, in pixels.
 
     Attributes:
-        start, pairs: what was fine-tuned, and on how many pairs.
-        distance, std: mean and standard deviation over test pairs (and seeds).
-        over_seeds: the mean of every seed; empty where there is but one.
+        start: start weights that were fine-tuned.
+        pairs: number of fine-tuning pairs.
+        distance, std: mean and standard deviation over the test pairs (and seeds).
+        over_seeds: mean of each seed; empty for a single seed.
     """
 
     start: str
@@ -32,10 +33,10 @@ class Point(NamedTuple):
     over_seeds: tuple[float, ...]
 
 
-def read_shots(workdir: StrPath) -> tuple[list[Point], list[Comparison]]:
-    """Points of the curves, in the order of the starts and of the pairs, and Ours against the others.
+def read_shots(workdir: StrPath) -> tuple[list[ShotPoint], list[Comparison]]:
+    """Reads <workdir>/shots: the points of the curves, and the comparisons of Ours with the other starts.
 
-    Both are empty where the work directory has no shots, or no landmarks.
+    Both are empty if the work directory has no such results, or no landmarks.
     """
     results = read_results(Path(workdir, "shots"))
     points = sorted(filter(None, map(_point, results)), key=lambda p: (_ORDER.index(p.start), p.pairs))
@@ -46,35 +47,35 @@ def read_shots(workdir: StrPath) -> tuple[list[Point], list[Comparison]]:
     return points, comparisons(results, compared)
 
 
-def shot_rows(points: Sequence[Point]) -> list[tuple[str, ...]]:
-    """The points as a table of text, headings first: a row for every number of pairs."""
+def shot_rows(points: Sequence[ShotPoint]) -> list[tuple[str, ...]]:
+    """The points as a table of text: headings, then a row for each number of pairs."""
     starts = list(dict.fromkeys(point.start for point in points))
-    found = {(point.start, point.pairs): point for point in points}
+    by_place = {(point.start, point.pairs): point for point in points}
     rows = [("Pairs", *(_LABELS[start] for start in starts))]
     for pairs in sorted({point.pairs for point in points}):
-        row = [found.get((start, pairs)) for start in starts]
+        row = [by_place.get((start, pairs)) for start in starts]
         rows.append((str(pairs), *(_cell(point) for point in row)))
     return rows
 
 
-def shots_record(points: Sequence[Point], found: Sequence[Comparison]) -> dict[str, Any]:
-    """What `tables/shots.json` holds."""
+def shots_record(points: Sequence[ShotPoint], compared: Sequence[Comparison]) -> dict[str, Any]:
+    """Content of `tables/shots.json`."""
     return {
         "schema": 1,
         "points": [point._asdict() for point in points],
-        "comparisons": [comparison._asdict() for comparison in found],
+        "comparisons": [comparison._asdict() for comparison in compared],
     }
 
 
-def _point(result: Result) -> Point | None:
+def _point(result: Result) -> ShotPoint | None:
     start, _, pairs = result.method.rpartition("-")
     spread = result.distance_px
     if start not in _LABELS or not re.fullmatch(r"\d+", pairs) or spread is None or spread.mean is None:
         return None
-    return Point(start, int(pairs), spread.mean, spread.std, result.seed_distances)
+    return ShotPoint(start, int(pairs), spread.mean, spread.std, result.seed_distances)
 
 
-def _cell(point: Point | None) -> str:
+def _cell(point: ShotPoint | None) -> str:
     if point is None:
         return "–"
     return f"{point.distance:.2f}" + (f" ± {point.std:.2f}" if point.std is not None else "")

@@ -1,4 +1,4 @@
-"""Paired statistics: one method against another on the same test pairs."""
+"""Paired statistics of two methods on the same test pairs."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ RESAMPLES = 9999
 
 
 class Comparison(NamedTuple):
-    """`method` against `other`: the difference of a measure, pair by pair.
+    """Paired difference of a measure, `method` minus `other`.
 
-    The measure is one of which less is better: the landmark distance, in pixels, or the loss.
+    The measure is the landmark distance in pixels or the loss: lower is better.
 
     Attributes:
         pairs: number of test pairs.
-        difference: mean of method - other; below zero the method is the better one.
-        low, high: its bootstrap interval over the pairs; None of a single pair.
-        p_value: of Wilcoxon's signed-rank test, two-sided.
-        over_seeds: the mean difference of every seed; empty where there is but one, and of the loss.
+        difference: mean difference; below zero, `method` is better.
+        low, high: bootstrap interval of the mean difference over the pairs; None for a single pair.
+        p_value: two-sided p-value of Wilcoxon's signed-rank test.
+        over_seeds: mean difference of each seed; empty for a single seed, and for the loss.
     """
 
     method: str
@@ -49,22 +49,24 @@ class Comparison(NamedTuple):
 def compare(method: str, other: str, values: Sequence[float], others: Sequence[float]) -> Comparison:
     """Compares two methods by their values on the same pairs, in the same order.
 
-    The interval is the percentile bootstrap's, 95 %, for the mean over the
-    pairs: it tells what other test pairs could have given, not what other
-    seeds could.
+    The 95 % interval is a percentile bootstrap of the mean over the pairs: it covers the choice of test
+    pairs, not that of seeds.
+
+    >>> compare("ours_10", "fine_tune_10", [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]).difference
+    -1.0
     """
     differences = np.asarray(values, np.float64) - np.asarray(others, np.float64)
     low, high = mean_interval(differences)
-    # Without any difference the signed ranks are undefined.
+    # Signed ranks are undefined if all differences are zero.
     p_value = float(scipy.stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
     return Comparison(method, other, len(differences), float(differences.mean()), low, high, p_value)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """Percentile bootstrap interval of the mean of (n,) values, 95 %; the same every time."""
+    """Percentile bootstrap interval (95 %) of the mean of (n,) values, with a fixed seed."""
     if len(values) < 2:
         return None, None
-    found = scipy.stats.bootstrap(
+    bootstrap = scipy.stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -72,7 +74,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]
         method="percentile",
         random_state=np.random.default_rng(0),
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(bootstrap.confidence_interval.low), float(bootstrap.confidence_interval.high)
 
 
 def comparisons(
@@ -80,28 +82,30 @@ def comparisons(
     compared: Sequence[tuple[str, str]] = COMPARED,
     measure: Literal["distance_px", "loss"] = "distance_px",
 ) -> list[Comparison]:
-    """Compares the methods that are among the results and have the measure of single pairs."""
+    """Compares all pairs of methods whose results are present and have the measure for single pairs."""
     by_method = {result.method: result for result in results}
     pairs = [(method, other) for method, other in compared if {method, other} <= by_method.keys()]
     tables = {method: _values(by_method[method], measure) for method in {*itertools.chain(*pairs)}}
-    found = []
+    compared_pairs = []
     for method, other in pairs:
         one, another = by_method[method], by_method[other]
         keys = [key for key in tables[method] if key in tables[other]]
         if keys:
             values = ([tables[name][key] for key in keys] for name in (method, other))
             means = zip(one.seed_distances, another.seed_distances) if measure == "distance_px" else ()
-            found.append(
+            compared_pairs.append(
                 compare(method, other, *values)._replace(
                     over_seeds=tuple(mean - mean_other for mean, mean_other in means)
                 )
             )
-    return found
+    return compared_pairs
 
 
-def comparison_rows(found: Sequence[Comparison], unit: str = "px", digits: int = 3) -> list[tuple[str, ...]]:
-    """The comparisons as a table of text, headings first."""
-    return [(f"Difference ({unit})", *HEADINGS), *(_cells(comparison, digits) for comparison in found)]
+def comparison_rows(
+    compared: Sequence[Comparison], unit: str = "px", digits: int = 3
+) -> list[tuple[str, ...]]:
+    """The comparisons as a table of text: headings, then a row for each."""
+    return [(f"Difference ({unit})", *HEADINGS), *(_cells(comparison, digits) for comparison in compared)]
 
 
 def _cells(comparison: Comparison, digits: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A study of schedules: what each is worth on tasks that it has not seen, beside joint training as long."""
+"""Study of schedules: meta-training against joint training of equal length, on tasks left out of both."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class AdaptationLoss(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One schedule, one task left out, one seed.
+    """Outcome of one schedule with one task left out and one seed.
 
     Attributes:
-        schedule, task, seed: which.
-        gradient_steps: of the meta-training, and of the control.
-        ours, matched, pretrained: adapted from the meta-learned start, from the control, and from their
-            common start; None where that diverged.
+        schedule, task, seed: schedule, left-out task and seed.
+        gradient_steps: number of gradient steps of meta-training, and of the joint training beside it.
+        ours, matched, pretrained: losses of adaptation from the meta-learned weights, from the jointly
+            trained ones, and from the common start of both; None if training diverged.
     """
 
     schedule: str
@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
 
     @property
     def difference(self) -> float | None:
-        """Ours less Matched, after adaptation; None where one of them diverged."""
+        """Ours minus Matched, after adaptation; None if one of them diverged."""
         return self.ours.after - self.matched.after if self.ours and self.matched else None
 
 
@@ -68,11 +68,11 @@ def write_study(workdir: StrPath, outcomes: Sequence[Outcome], schedules: dict[s
 
     Args:
         workdir: work directory.
-        outcomes: of all schedules on the same tasks and seeds.
-        schedules: what each schedule changes, for the page.
+        outcomes: outcomes of all schedules, on the same tasks and seeds.
+        schedules: the options that each schedule changes, for the page.
 
     Returns:
-        The page, Markdown.
+        The page in Markdown.
     """
     seeds = len({outcome.seed for outcome in outcomes})
     text = TEXT.format(
@@ -98,36 +98,44 @@ def write_study(workdir: StrPath, outcomes: Sequence[Outcome], schedules: dict[s
 
 
 def schedule_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row for each schedule, headings first; what adapts best comes first, what diverged last."""
+    """Headings, then a row for each schedule: lowest loss after adaptation first, diverged ones last."""
     by_schedule = _grouped(outcomes)
     order = sorted(by_schedule, key=lambda name: _sorting(_mean(by_schedule[name], "ours", "after")))
     return [HEADINGS, *(_schedule_row(name, by_schedule[name]) for name in order)]
 
 
 def task_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """Each schedule's difference on each task left out, mean over the seeds; headings first."""
+    """Headings, then each schedule's difference on each left-out task, mean over the seeds."""
     tasks = list(dict.fromkeys(outcome.task for outcome in outcomes))
-    rows = [("Schedule", *tasks)]
+    rows: list[tuple[str, ...]] = [("Schedule", *tasks)]
     for name, own in _grouped(outcomes).items():
         by_task = [[outcome.difference for outcome in own if outcome.task == task] for task in tasks]
-        rows.append((name, *("–" if None in values else f"{np.mean(values):+.4f}" for values in by_task)))
+        rows.append((name, *(_mean_cell(values, "+.4f") for values in by_task)))
     return rows
 
 
 def distance_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """Landmark distances after adaptation, mean over the seeds, headings first; no rows without landmarks."""
+    """Headings, then landmark distances after adaptation, mean over the seeds; no rows without landmarks."""
     measured = [outcome for outcome in outcomes if _distance(outcome.pretrained) is not None]
     tasks = list(dict.fromkeys(outcome.task for outcome in measured))
     kinds = {"ours": "Ours", "matched": "Matched", "pretrained": "Pretrained only"}
-    rows = [("Schedule", *(f"{task}: {title}" for task in tasks for title in kinds.values()))]
+    rows: list[tuple[str, ...]] = [
+        ("Schedule", *(f"{task}: {title}" for task in tasks for title in kinds.values()))
+    ]
     for name, own in _grouped(measured).items():
         cells = []
         for task in tasks:
             for kind in kinds:
                 values = [_distance(getattr(outcome, kind)) for outcome in own if outcome.task == task]
-                cells.append("–" if None in values else f"{np.mean(values):.3f}")
+                cells.append(_mean_cell(values, ".3f"))
         rows.append((name, *cells))
     return rows if tasks else []
+
+
+def _mean_cell(values: Sequence[float | None], style: str) -> str:
+    """The mean as text; a dash if a value is missing."""
+    known = [value for value in values if value is not None]
+    return format(np.mean(known), style) if len(known) == len(values) else "–"
 
 
 def _distances(outcomes: Sequence[Outcome]) -> list[str]:
@@ -153,7 +161,7 @@ def _schedule_row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 
 def _mean(outcomes: Sequence[Outcome], kind: str, when: str) -> float | None:
-    """Mean loss over the cases; None where one of them diverged."""
+    """Mean loss over the cases; None if one of them diverged."""
     losses = [getattr(outcome, kind) for outcome in outcomes]
     return None if None in losses else float(np.mean([getattr(loss, when) for loss in losses]))
 
@@ -168,8 +176,8 @@ def _grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def _losses(outcome: Outcome) -> dict[str, dict[str, float] | None]:
-    found = {kind: getattr(outcome, kind) for kind in ("ours", "matched", "pretrained")}
-    return {kind: loss and loss._asdict() for kind, loss in found.items()}
+    losses = {kind: getattr(outcome, kind) for kind in ("ours", "matched", "pretrained")}
+    return {kind: loss and loss._asdict() for kind, loss in losses.items()}
 
 
 def _changes(changed: dict[str, Any]) -> str:

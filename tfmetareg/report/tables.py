@@ -1,4 +1,4 @@
-"""The table of results: one model, written as Markdown, CSV or (in the page's template) HTML."""
+"""The table of results: made once, and written as Markdown, CSV and (by the page's template) HTML."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tfmetareg.report.results import Result, Spread
+from tfmetareg.report.results import MeasureSummary, Result
 
 MISSING = "–"
 
 
 class Cell(NamedTuple):
-    """A cell: the text shown, the numbers behind it and whether it is the best of its column."""
+    """A table cell: its text, its unrounded numbers, and whether it is the best of its column."""
 
     text: str
     values: tuple = ()
@@ -21,14 +21,15 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column: its heading, its names in CSV, what it shows and which value is the best.
+    """A table column.
 
     Attributes:
-        csv_names: one name, or two where a standard deviation belongs to the value.
-        cell: a result's cell.
-        best: min, max or None where no value is better than another.
-        trivial: methods that do nothing and would win for it (no deformation folds nowhere).
-        optional: whether it is left out where no result has a value.
+        heading: heading in Markdown and HTML.
+        csv_names: name in CSV; two names for a mean and its standard deviation.
+        cell: makes the cell of a result.
+        best: min or max to mark the best value; None if no value is better than another.
+        trivial: methods that are not compared, since doing nothing would win (no deformation, no folding).
+        optional: leaves the column out if no result has a value.
     """
 
     heading: str
@@ -40,7 +41,7 @@ class Column(NamedTuple):
 
 
 class ResultTable(NamedTuple):
-    """Columns and rows; the first cell of a row is the method's label."""
+    """A table of results; the first cell of each row is the method's label."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -50,7 +51,7 @@ def _cell(value: float | None, text: Callable[[float], str]) -> Cell:
     return Cell(MISSING if value is None else text(value), (value,))
 
 
-def _spread_cell(spread: Spread | None, digits: int) -> Cell:
+def _spread_cell(spread: MeasureSummary | None, digits: int) -> Cell:
     if spread is None or spread.mean is None:
         return Cell(MISSING, (None, None))
     std = "" if spread.std is None else f" ± {spread.std:.{digits}f}"
@@ -113,7 +114,7 @@ COLUMNS = (
 
 
 def build_table(results: Sequence[Result]) -> ResultTable:
-    """Makes the table with one row per result, in the order given."""
+    """Makes the table with one row per result, in the given order."""
     cells = {column: _cells(column, results) for column in COLUMNS}
     shown = [
         column
@@ -124,7 +125,7 @@ def build_table(results: Sequence[Result]) -> ResultTable:
 
 
 def to_markdown(table: ResultTable) -> str:
-    """Renders the table as Markdown with aligned columns, the best values bold; ends with a newline."""
+    """The table as Markdown with aligned columns and the best values in bold; ends with a newline."""
     body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     head = [column.heading for column in table.columns]
     widths = [max(map(len, texts)) for texts in zip(head, *body)]
@@ -132,7 +133,7 @@ def to_markdown(table: ResultTable) -> str:
 
 
 def to_csv(table: ResultTable) -> str:
-    """Renders the table as CSV with unrounded numbers and empty cells where there is none."""
+    """The table as CSV with unrounded numbers; missing numbers are empty cells."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([name for column in table.columns for name in column.csv_names])
@@ -142,7 +143,7 @@ def to_csv(table: ResultTable) -> str:
 
 
 def to_record(table: ResultTable) -> list[dict[str, Any]]:
-    """The table for JSON: every row's unrounded values by their name in CSV."""
+    """The table for JSON: the unrounded values of each row by CSV name."""
     names = [name for column in table.columns for name in column.csv_names]
     return [dict(zip(names, (value for cell in row for value in cell.values))) for row in table.rows]
 
@@ -155,14 +156,14 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cells(column: Column, results: Sequence[Result]) -> list[Cell]:
-    """The column's cell of each result, the best marked."""
+    """The column's cells, one per result, with the best marked."""
     cells = [column.cell(result) for result in results]
     best = _best_rows(column, cells, results)
     return [cell._replace(best=index in best) for index, cell in enumerate(cells)]
 
 
 def _best_rows(column: Column, cells: Sequence[Cell], results: Sequence[Result]) -> list[int]:
-    """Rows with the best value as shown; none where all show the same or only one takes part."""
+    """Indices of the rows that show the best value; empty if all compared rows show the same."""
     if column.best is None:
         return []
     shown = {

@@ -18,7 +18,7 @@ from tests.unit.tfmetareg.report.workdirs import (
 )
 from tfmetareg.report import figures
 from tfmetareg.report.results import read_examples, read_results
-from tfmetareg.report.shots import Point
+from tfmetareg.report.shots import ShotPoint
 
 
 def examples_of(tmp_path, *methods, shift=1.0, **keywords):
@@ -253,8 +253,8 @@ def test_curves_of_several_seeds_have_a_band_between_their_extremes():
 
 
 def test_shots_are_a_curve_per_start_over_the_number_of_pairs():
-    points = [Point("ours", pairs, 2.0 / pairs, 0.5, ()) for pairs in (2, 5, 294)]
-    points.append(Point("scratch", 5, 3.0, 0.5, ()))
+    points = [ShotPoint("ours", pairs, 2.0 / pairs, 0.5, ()) for pairs in (2, 5, 294)]
+    points.append(ShotPoint("scratch", 5, 3.0, 0.5, ()))
     (axis,) = figures.figure_shots(points).axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
     assert drawn == {"Ours": [[2, 1], [5, 0.4], [294, 2.0 / 294]], "From scratch": [[5, 3.0]]}
