@@ -174,8 +174,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.build_scale", description=str(__doc__).split("\n\n")[0]
     )
-    parser.add_argument("--pairs", type=int, nargs="+", default=[500, 2000, 10000], metavar="N")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        nargs="+",
+        default=[500, 2000, 10000],
+        metavar="N",
+        help="numbers of pairs to build (default: 500 2000 10000)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        metavar="N",
+        help="numbers of workers (default: 1 2)",
+    )
     parser.add_argument("--size", type=int, default=400, help="side of the images in pixels (default: 400)")
     parser.add_argument(
         "--ceiling-mib",

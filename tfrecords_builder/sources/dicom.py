@@ -72,13 +72,13 @@ def dicom_tasks(request: Request) -> list[SourceTask]:
     """
     root = existing_folder(request.input)
     limits = window(request)
-    series_found = _read_series(root, request.problems)
-    if not series_found:
+    available = _read_series(root, request.problems)
+    if not available:
         request.problems.raise_any()
         raise UserError(
             f"{root}: no DICOM images in this folder or below; `--input` must be one that has some."
         )
-    chosen = _chosen(root, series_found, request.options["series"])
+    chosen = _chosen(root, available, request.options["series"])
     modality = request.options["modality"] or _modality(root, chosen)
     if limits:
         modality += " ({:g} to {:g})".format(*limits)
@@ -106,32 +106,32 @@ def _read_series(root: Path, problems: Problems) -> list[Series]:
     return [Series(tuple(slices)) for slices in groups.values()]
 
 
-def _chosen(root: Path, found: Sequence[Series], wanted: Optional[Sequence[str]]) -> list[Series]:
-    if wanted is None and len(found) == 1 or wanted == [_ALL]:
-        return list(found)
+def _chosen(root: Path, available: Sequence[Series], wanted: Optional[Sequence[str]]) -> list[Series]:
+    if wanted is None and len(available) == 1 or wanted == [_ALL]:
+        return list(available)
     if wanted is None:
         raise UserError(
-            f"{root}: holds {len(found)} series; choose with `--series UID` or `--series DESCRIPTION`, "
-            f"or take all with `--series {_ALL}`:\n" + "\n".join(f"  {series}" for series in found)
+            f"{root}: holds {len(available)} series; choose with `--series UID` or `--series DESCRIPTION`, "
+            f"or take all with `--series {_ALL}`:\n" + "\n".join(f"  {series}" for series in available)
         )
     chosen: dict[str, Series] = {}
     for name in wanted:
-        matching = [series for series in found if _named(series, name)]
+        matching = [series for series in available if _named(series, name)]
         if not matching:
-            raise UserError(_no_such_series(root, found, name))
+            raise UserError(_no_such_series(root, available, name))
         chosen.update({series.first.uid: series for series in matching})
-    return [series for series in found if series.first.uid in chosen]
+    return [series for series in available if series.first.uid in chosen]
 
 
 def _named(series: Series, name: str) -> bool:
     return name == series.first.uid or name.strip().casefold() == series.first.description.casefold()
 
 
-def _no_such_series(root: Path, found: Sequence[Series], name: str) -> str:
-    names = sorted({text for series in found for text in (series.first.uid, series.first.description)})
+def _no_such_series(root: Path, available: Sequence[Series], name: str) -> str:
+    names = sorted({text for series in available for text in (series.first.uid, series.first.description)})
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean `{near[0]}`?" if near else "there are:"
-    listed = [] if near else [f"  {series}" for series in found]
+    listed = [] if near else [f"  {series}" for series in available]
     return "\n".join([f"{root}: has no series `{name}`; {hint}", *listed])
 
 
