@@ -19,7 +19,7 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import StrPath
 from tfmetareg.geometry.frame import inside_image
 from tfmetareg.imaging.image import Image, ImageLike, open_image
-from tfmetareg.registration.measures import measure, warnings_of
+from tfmetareg.registration.measures import measure
 from tfmetareg.registration.output import panels, save_registration
 from tfmetareg.registration.pair import InputPair, PairRegistrar
 from tfmetareg.registration.result import RegisteredPair
@@ -56,7 +56,7 @@ class Registration(RegisteredPair):
     @property
     def warnings(self) -> list[str]:
         """What to look at before trusting the result, a line each; empty where nothing is suspicious."""
-        return warnings_of(self, measure(self))
+        return list(measure(self)["warnings"])
 
     def save(
         self,

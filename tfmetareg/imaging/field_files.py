@@ -154,6 +154,14 @@ def _arrays(displacement: np.ndarray, fixed: Grid, moving: Grid) -> dict[str, np
 def read_field(path: StrPath, moving: Optional[Grid] = None) -> DisplacementField:
     """Reads a file of `write_field`, or a displacement field of ITK or ANTs.
 
+    >>> import tempfile, numpy as np
+    >>> grid = Grid((20, 30), spacing=(0.5, 0.5))
+    >>> path = Path(tempfile.mkdtemp(), "displacement.npz")
+    >>> write_field(path, np.full((20, 30, 2), 1.5, np.float32), grid, grid)
+    >>> field = read_field(path)
+    >>> field.displacement[0, 0], field.fixed.spacing
+    (array([1.5, 1.5], dtype=float32), (0.5, 0.5))
+
     Args:
         path: of the file.
         moving: grid of the moving image. Required for ITK's formats, which do not store it; ignored for

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmetareg.cache import differing_names, digest
-from tfmetareg.config import Config, ModelOptions, RegisterOptions
+from tfmetareg.config import Config, ModelOptions
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.imaging.choices import COLOURS
@@ -24,10 +24,9 @@ from tfmetareg.modes.workdir import (
     loss_function,
     resolve_options,
 )
-from tfmetareg.registration.inputs import PairFiles, find_pairs
+from tfmetareg.registration.inputs import PairFiles, find_pairs, read_pairs
 from tfmetareg.registration.output import SUMMARY, DiskFullError, save_registration
-from tfmetareg.registration.pair import InputPair, PairRegistrar
-from tfmetareg.registration.result import RegisteredPair
+from tfmetareg.registration.pair import PairRegistrar
 from tfmetareg.registration.weights import TrainedNetwork
 
 # Options that a summary tells elsewhere, under other names.
@@ -53,13 +52,6 @@ def run(config: Config, workdir: Path) -> Path:
     configure_tensorflow(config)
     model_options = resolve_options(config.model, weights)
     network = TrainedNetwork(build_configured(model_options, (64, 64), weights), find_preprocessing(weights))
-    skipped = SkippedPairs()
-    keys = _cache_keys(pairs, config, model_options, network, weights, skipped)
-    todo = []
-    for files in pairs:
-        with skipped.collected(files):
-            if files.name in keys and not _is_registered(output / files.name, keys[files.name]):
-                todo.append(files)
     registrar = PairRegistrar(
         network,
         fit=options.fit,
@@ -68,18 +60,30 @@ def run(config: Config, workdir: Path) -> Path:
         adapt_learning_rate=options.adapt_learning_rate,
     )
     colour = network.preprocessing.colour or COLOURS[0]
-    if todo and options.adapt_epochs:
-        registrar.adapt_to(
-            _readable(pairs, colour),
-            epochs=options.adapt_epochs,
-            seed=config.seed,
-            log_every=config.log_every,
-        )
-    for files in todo:
-        with skipped.collected(files):
-            pair = registrar.register(files.read(colour, options.points_in), adapt_steps=options.adapt_steps)
-            _save(pair, output / files.name, keys[files.name], options)
-    skipped.raise_any(len(pairs), output)
+    with skipped_pairs(len(pairs), output) as skipped:
+        keys = _cache_keys(pairs, config, model_options, network, weights, skipped)
+        todo = []
+        for files in pairs:
+            with skipped.collected(files):
+                if files.name in keys and not _is_registered(output / files.name, keys[files.name]):
+                    todo.append(files)
+        if todo and options.adapt_epochs:
+            readable = read_pairs(pairs, colour)
+            registrar.adapt_to(
+                readable, epochs=options.adapt_epochs, seed=config.seed, log_every=config.log_every
+            )
+        for files in todo:
+            with skipped.collected(files):
+                pair = files.read(colour, options.points_in)
+                registered = registrar.register(pair, adapt_steps=options.adapt_steps)
+                summary = save_registration(
+                    registered,
+                    output / files.name,
+                    formats=options.formats,
+                    figures=options.figures,
+                    description=keys[files.name],
+                )
+                _print_outcome(files.name, summary)
     return output
 
 
@@ -87,7 +91,7 @@ class SkippedPairs:
     """Pairs that were left out, and why."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, str] = {}
+        self.lines: dict[str, str] = {}
 
     @contextlib.contextmanager
     def collected(self, files: PairFiles) -> Iterator[None]:
@@ -97,17 +101,25 @@ class SkippedPairs:
         except DiskFullError:
             raise
         except UserError as error:
-            self._lines[files.name] = " ".join(str(error).splitlines())
+            self.lines[files.name] = " ".join(str(error).splitlines())
 
-    def raise_any(self, pairs: int, output: Path) -> None:
-        """Raises one error that tells of all pairs that were left out, if any."""
-        if not self._lines:
-            return
-        if pairs == 1:
-            raise UserError(*self._lines.values())
+
+@contextlib.contextmanager
+def skipped_pairs(count: int, output: Path) -> Iterator[SkippedPairs]:
+    """Collects the pairs that are left out in the block, and raises one error at its end that tells of all.
+
+    Args:
+        count: pairs in all.
+        output: where the others are.
+    """
+    skipped = SkippedPairs()
+    yield skipped
+    if skipped.lines and count == 1:
+        raise UserError(*skipped.lines.values())
+    if skipped.lines:
         raise UserError(
-            f"{len(self._lines)} of {pairs} pairs were not registered; the others are in {output}.\n"
-            + "\n".join(f"{name}: {line}" for name, line in self._lines.items())
+            f"{len(skipped.lines)} of {count} pairs were not registered; the others are in {output}.\n"
+            + "\n".join(f"{name}: {line}" for name, line in skipped.lines.items())
         )
 
 
@@ -119,13 +131,6 @@ def _check_writable(output: Path) -> None:
             f"{output}: cannot be written ({there} is no folder, or one without the permission); "
             "name another `register.output`."
         )
-
-
-def _readable(pairs: list[PairFiles], colour: str) -> Iterator[InputPair]:
-    """The pairs that can be read; registering the others says why they cannot."""
-    for files in pairs:
-        with contextlib.suppress(UserError):
-            yield files.read(colour)
 
 
 def _cache_keys(
@@ -180,16 +185,13 @@ def _is_registered(folder: Path, key: dict[str, Any]) -> bool:
     return True
 
 
-def _save(pair: RegisteredPair, folder: Path, key: dict[str, Any], options: RegisterOptions) -> None:
-    """Writes a pair's folder and says how it went."""
-    summary = save_registration(
-        pair, folder, formats=options.formats, figures=options.figures, description=key
-    )
+def _print_outcome(name: str, summary: dict[str, Any]) -> None:
+    """How a pair went, and what to be wary of."""
     for warning in summary["warnings"]:
-        print(f"warning: {folder.name}: {warning}", file=sys.stderr)
+        print(f"warning: {name}: {warning}", file=sys.stderr)
     ncc = summary["similarity"]["ncc"]
     print(
-        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, "
+        f"{name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, "
         f"folding {summary['folding_percent']:.2f} %, {sum(summary['seconds'].values()):.1f} s",
         file=sys.stderr,
     )

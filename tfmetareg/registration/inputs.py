@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -88,6 +89,13 @@ class PairFiles:
         if self.points:
             files["points"] = self.points
         return {name: {"file": str(path), "sha256": _digest(path)} for name, path in files.items()}
+
+
+def read_pairs(pairs: Iterable[PairFiles], colour: str) -> Iterator[InputPair]:
+    """The pairs that can be read, one at a time; registering the others says why they cannot."""
+    for files in pairs:
+        with contextlib.suppress(UserError):
+            yield files.read(colour)
 
 
 def find_pairs(*, moving: str = "", fixed: str = "", pairs: str = "", points: str = "") -> list[PairFiles]:

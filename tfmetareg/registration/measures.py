@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfmetareg.evaluation import metrics
-from tfmetareg.geometry.affine import points_to_moving
+from tfmetareg.geometry.affine import compose_displacement, points_to_moving
 from tfmetareg.geometry.align import NETWORK_REACH, likely_shift
-from tfmetareg.geometry.displacement import covered_pixels, warp_image
+from tfmetareg.geometry.displacement import carry_to_moving, covered_pixels, warp_image
 from tfmetareg.registration.result import RegisteredPair
 from tfmetareg.training.losses import local_ncc
 
@@ -25,10 +25,32 @@ _LEAST_SEEN_PERCENT = 99
 
 
 def measure(registration: RegisteredPair) -> dict[str, Any]:
-    """Measures as a summary holds them; similarities are of the images as the network sees them."""
-    prepared, displacement = registration.prepared, registration.displacement
+    """Measures as a summary holds them; similarities are of the images as the network sees them.
+
+    Args:
+        registration: the pair.
+
+    Returns:
+        By name, in JSON's types; the last is "warnings": what to look at before trusting the result, a line
+        each.
+    """
+    prepared, displacement, losses = registration.prepared, registration.displacement, registration.losses
+    raw = prepared.raw
+    points = _points(registration)
     fixed, moving = (image.astype(np.float32) / 255 for image in (prepared.fixed, prepared.moving))
-    warped = warp_image(moving, registration.frame_displacement())
+    warped = warp_image(moving, compose_displacement(registration.residual, prepared.alignment))
+    landmarks = None
+    if len(raw.fixed_landmarks):
+        before = points_to_moving(raw.fixed_landmarks, prepared.unregistered)
+        after = carry_to_moving(raw.fixed_landmarks, displacement)
+        distances = [np.linalg.norm(each - raw.moving_landmarks, axis=1).mean() for each in (before, after)]
+        landmarks = {
+            "count": len(raw.fixed_landmarks),
+            "distance_before_px": float(distances[0]),
+            "distance_px": float(distances[1]),
+        }
+    overlap = 100 * float(covered_pixels(displacement, raw.moving.shape).mean())
+    shift = likely_shift(prepared.moving, prepared.fixed) if prepared.align == "none" else 0.0
     similarity = {
         name: {
             when: round(float(similarity_of(_batch(fixed), _batch(image))[0]), 6)
@@ -37,34 +59,19 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         for name, similarity_of in (("ncc", metrics.ncc), ("local_ncc", local_ncc))
     }
     lengths = np.linalg.norm(displacement, axis=-1)
-    raw, losses = prepared.raw, registration.losses
-    return {
+    measures = {
         "shapes": {"moving": raw.moving.shape, "fixed": raw.fixed.shape, "network": prepared.fixed.shape},
         "similarity": similarity,
         "folding_percent": float(metrics.folding_percent(displacement[None])[0]),
         "displacement_px": {"mean": float(lengths.mean()), "max": float(lengths.max())},
         "seen_percent": prepared.seen_percent(),
-        "overlap_percent": 100 * float(covered_pixels(displacement, raw.moving.shape).mean()),
+        "overlap_percent": overlap,
         "alignment": prepared.alignment.tolist(),
         "adaptation_loss": losses and {"first": losses[0], "last": losses[1]},
-        "landmarks": _landmarks(registration),
-        "points": _points(registration),
+        "landmarks": landmarks,
+        "points": points,
     }
-
-
-def _landmarks(registration: RegisteredPair) -> Optional[dict[str, Any]]:
-    """Mean distance in pixels of the moving image, where a pairs.csv names landmarks."""
-    raw = registration.prepared.raw
-    if not len(raw.fixed_landmarks):
-        return None
-    before = points_to_moving(raw.fixed_landmarks, registration.prepared.unregistered)
-    after = registration.to_moving(raw.fixed_landmarks)
-    distances = [np.linalg.norm(points - raw.moving_landmarks, axis=1).mean() for points in (before, after)]
-    return {
-        "count": len(raw.fixed_landmarks),
-        "distance_before_px": float(distances[0]),
-        "distance_px": float(distances[1]),
-    }
+    return {**measures, "warnings": [*_warnings(measures, registration, shift)]}
 
 
 def _points(registration: RegisteredPair) -> Optional[dict[str, Any]]:
@@ -86,21 +93,33 @@ def _points(registration: RegisteredPair) -> Optional[dict[str, Any]]:
     }
 
 
-def warnings_of(registration: RegisteredPair, measures: dict[str, Any]) -> list[str]:
-    """What a user should look at before trusting the result, a line each."""
+def _warnings(measures: dict[str, Any], registration: RegisteredPair, shift: float) -> list[str]:
+    """What a user should look at before trusting the result, a line each.
+
+    Args:
+        measures: of the registration.
+        registration: the pair.
+        shift: pixels that the images seem to lie apart, at least, where no alignment was looked for.
+    """
     lines = []
     if measures["overlap_percent"] < 100 * _LEAST_OVERLAP:
         lines.append(
             f"only {measures['overlap_percent']:.0f} % of the fixed image have a partner in the moving one."
         )
-    lines += _cut_off(measures["seen_percent"]) + _out_of_reach(registration)
-    ncc = measures["similarity"]["ncc"]["after"]
-    if ncc < _LEAST_NCC:
-        lines.append(f"the images hardly agree once they are registered (NCC {ncc:.3f}).")
-    ncc = measures["similarity"]["local_ncc"]
-    if ncc["after"] <= ncc["before"]:
+    lines += [
+        f"only {percent:.0f} % of the {name} image are registered, the middle of it; register all of it with "
+        "`--register.fit native`."
+        for name, percent in measures["seen_percent"].items()
+        if percent < _LEAST_SEEN_PERCENT
+    ]
+    lines += _beyond_reach(registration, shift)
+    ncc, local = measures["similarity"]["ncc"], measures["similarity"]["local_ncc"]
+    if ncc["after"] < _LEAST_NCC:
+        lines.append(f"the images hardly agree once they are registered (NCC {ncc['after']:.3f}).")
+    if local["after"] <= local["before"]:
         lines.append(
-            f"the images agree no better than before (local NCC {ncc['before']:.3f} -> {ncc['after']:.3f})."
+            "the images agree no better than before "
+            f"(local NCC {local['before']:.3f} -> {local['after']:.3f})."
         )
     points = measures["points"]
     if points and points["outside"]:
@@ -112,28 +131,17 @@ def warnings_of(registration: RegisteredPair, measures: dict[str, Any]) -> list[
     return lines
 
 
-def _cut_off(seen_percent: dict[str, float]) -> list[str]:
-    return [
-        f"only {percent:.0f} % of the {name} image are registered, the middle of it; register all of it with "
-        "`--register.fit native`."
-        for name, percent in seen_percent.items()
-        if percent < _LEAST_SEEN_PERCENT
-    ]
-
-
-def _out_of_reach(registration: RegisteredPair) -> list[str]:
+def _beyond_reach(registration: RegisteredPair, shift: float) -> list[str]:
     """Whether the images lie, or were moved, as far apart as the network no longer finds."""
     prepared, reach = registration.prepared, registration.reach
     lines = []
     remedy = ", and try `--register.align affine`" if prepared.align == "none" else ""
-    if prepared.align == "none":
-        shift = likely_shift(prepared.moving, prepared.fixed)
-        if shift > reach:
-            lines.append(
-                f"the images seem to lie {shift:.0f} px and more apart, the network finds about "
-                f"{reach:.1f} px: try `--register.align affine`."
-            )
-    elif not prepared.aligned:
+    if shift > reach:
+        lines.append(
+            f"the images seem to lie {shift:.0f} px and more apart, the network finds about "
+            f"{reach:.1f} px: try `--register.align affine`."
+        )
+    if prepared.align != "none" and not prepared.is_aligned:
         lines.append("alignment found nothing better than leaving the images as they are.")
     far = float(np.quantile(np.linalg.norm(registration.residual, axis=-1), 1 - _MAY_BE_BEYOND))
     if far > _NEAR * reach:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -14,14 +12,16 @@ import numpy as np
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import published, write_json
+from tfmetareg.geometry.affine import compose_displacement
 from tfmetareg.geometry.displacement import warp_image
 from tfmetareg.imaging.choices import FORMATS
 from tfmetareg.imaging.field_files import write_field
 from tfmetareg.imaging.intensity import scale, unit_range
+from tfmetareg.imaging.tables import write_points
 from tfmetareg.imaging.volumes import volume_file
 from tfmetareg.imaging.write import write_image
-from tfmetareg.registration.measures import measure, warnings_of
-from tfmetareg.registration.result import RegisteredPair
+from tfmetareg.registration.measures import measure
+from tfmetareg.registration.result import RegisteredPair, timed
 from tfmetareg.report.figures import save_figure
 from tfmetareg.report.registration import RegistrationPanels, draw_registered
 
@@ -57,51 +57,41 @@ def save_registration(
     """
     if os.path.lexists(folder):
         raise UserError(f"{folder}: is there already; move it away, or name another folder.")
+    seconds = dict(registration.seconds)
+    with timed(seconds, "measure"):
+        summary = {"schema": 1, "pair": folder.name, **(description or {}), **measure(registration)}
+    with timed(seconds, "figures"):
+        drawn = panels(registration) if figures else None
     try:
         with published(folder) as temporary:
             temporary.mkdir()
-            return _write(
-                registration, temporary, formats, figures, {"pair": folder.name, **(description or {})}
-            )
+            with timed(seconds, "write"):
+                _write_data(registration, temporary, formats)
+            if drawn:
+                with timed(seconds, "figures"):
+                    for name, figure in draw_registered(drawn).items():
+                        save_figure(figure, temporary / f"{name}.png")
+            summary["seconds"] = seconds
+            write_json(temporary / SUMMARY, summary)
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
         raise kind(
             f"{folder}: cannot be written ({error.strerror or error}); name another folder, or make room."
         ) from None
+    return summary
 
 
-def _write(
-    registration: RegisteredPair,
-    folder: Path,
-    formats: Sequence[str],
-    figures: bool,
-    description: dict[str, Any],
-) -> dict[str, Any]:
-    seconds = dict(registration.seconds)
-    began = time.perf_counter()
-
-    def lap(part: str) -> None:
-        nonlocal began
-        seconds[part] = round(time.perf_counter() - began, 4)
-        began = time.perf_counter()
-
-    measures = measure(registration)
-    summary = {"schema": 1, **description, **measures, "warnings": warnings_of(registration, measures)}
-    lap("measure")
+def _write_data(registration: RegisteredPair, folder: Path, formats: Sequence[str]) -> None:
+    """The warped image, the displacement, and the points that were carried over."""
     moving, fixed = registration.moving, registration.fixed
     write_image(folder / f"warped{_ending(moving.name)}", registration.warped, fixed.grid)
     for ending in formats:
         write_field(folder / f"displacement.{ending}", registration.displacement, fixed.grid, moving.grid)
     if registration.points:
-        _write_points(folder, registration)
-    lap("write")
-    if figures:
-        for name, figure in draw_registered(panels(registration)).items():
-            save_figure(figure, folder / f"{name}.png")
-        lap("figures")
-    summary["seconds"] = seconds
-    write_json(folder / SUMMARY, summary)
-    return summary
+        given_in = registration.points_in
+        carried_to = {"fixed": "moving", "moving": "fixed"}[given_in]
+        carried, given = (getattr(registration.points, name) for name in (carried_to, given_in))
+        write_points(folder / f"points_in_{carried_to}.csv", carried, {given_in: given})
 
 
 def _ending(name: str) -> str:
@@ -111,30 +101,20 @@ def _ending(name: str) -> str:
     return max(known, key=len, default=".npy")
 
 
-def _write_points(folder: Path, registration: RegisteredPair) -> None:
-    """x,y in the image that the file's name tells, empty where there is none; and where it came from."""
-    images = {"fixed": ("moving", "fixed"), "moving": ("fixed", "moving")}[registration.points_in]
-    carried, given = (getattr(registration.points, name) for name in images)
-    with open(folder / f"points_in_{images[0]}.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["x", "y", *(f"{images[1]}_{axis}" for axis in "xy")])
-        for places in np.hstack([carried[:, ::-1], given[:, ::-1]]):
-            cells = [f"{places[0]:.4f}", f"{places[1]:.4f}", f"{places[2]:g}", f"{places[3]:g}"]
-            writer.writerow("" if cell == "nan" else cell for cell in cells)
-
-
 def panels(registration: RegisteredPair) -> RegistrationPanels:
     """The pair as the figures show it: contrast stretched, nothing where the moving image has no pixel."""
-    raw = registration.prepared.raw
-    moving, fixed = (scale(unit_range(image).astype(np.float32)) for image in (raw.moving, raw.fixed))
+    raw, displacement = registration.prepared.raw, registration.displacement
     area = abs(np.linalg.det(registration.prepared.unregistered[:, :2]))
+    determinant = registration.jacobian_determinant() / area
+    moving, fixed = (scale(unit_range(image).astype(np.float32)) for image in (raw.moving, raw.fixed))
+    by_size_alone = compose_displacement(np.zeros_like(displacement), registration.prepared.unregistered)
     return RegistrationPanels(
         moving=moving,
         fixed=fixed,
-        before=warp_image(moving, registration.moving_before(), fill=0),
-        warped=warp_image(moving, registration.displacement, fill=0),
-        displacement=registration.displacement,
-        determinant=registration.jacobian_determinant() / area,
+        before=warp_image(moving, by_size_alone, fill=0),
+        warped=warp_image(moving, displacement, fill=0),
+        displacement=displacement,
+        determinant=determinant,
         fixed_points=registration.points and registration.points.fixed,
         moving_points=registration.points and registration.points.moving,
         points_in=registration.points_in,

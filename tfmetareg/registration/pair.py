@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from tfmetareg.errors import UserError
-from tfmetareg.geometry.affine import compose, invert
+from tfmetareg.geometry.affine import compose, invert, resample
 from tfmetareg.geometry.align import NETWORK_REACH, align
-from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, to_image_grids, warp_image
+from tfmetareg.geometry.displacement import carry_both_ways, to_image_grids, warp_image
 from tfmetareg.imaging.image import Image
-from tfmetareg.imaging.preprocessing import MisfitError, Preprocessing, image_geometry, prepare_image
+from tfmetareg.imaging.preprocessing import MisfitError, Preprocessing, frame_image
 from tfmetareg.registration.network import Adaptation, Registrar
-from tfmetareg.registration.result import CarriedPoints, PreparedPair, RegisteredPair
+from tfmetareg.registration.result import CarriedPoints, PreparedPair, RegisteredPair, Seconds, timed
 from tfmetareg.registration.weights import TrainedNetwork
 from tfmetareg.training.log import TrainingProgress
 from tfmetareg.training.losses import registration_loss
 from tfmetareg.training.steps import LossFn
 from tfmetareg.types import ImagePair
-
-Seconds = dict[str, float]
 
 
 class InputPair(NamedTuple):
@@ -91,7 +88,7 @@ class PairRegistrar:
         inputs = []
         for pair in pairs:
             with contextlib.suppress(UserError):
-                inputs.append(self._prepare(pair, {}).network_input())
+                inputs.append(self._prepare(pair, {}).network_input)
         order = np.random.default_rng(seed)
         steps = (inputs[index] for _ in range(epochs) for index in order.permutation(len(inputs)))
         progress = TrainingProgress("adapt", total=epochs * len(inputs), start=0, every=log_every)
@@ -114,23 +111,15 @@ class PairRegistrar:
         """
         seconds = dict(pair.seconds)
         prepared = self._prepare(pair, seconds)
-        network_input = prepared.network_input()
-        losses = None
-        try:
-            if adapt_steps:
-                with _timed(seconds, "adapt"):
-                    losses = self._adapt(network_input for _ in range(adapt_steps))
-            with _timed(seconds, "register"):
-                _, residual = self._register(*network_input)
-        finally:
-            if adapt_steps:
-                self._model.set_weights(self._weights)
-        with _timed(seconds, "warp"):
+        residual, losses = self._find(prepared, adapt_steps, seconds)
+        with timed(seconds, "warp"):
             from_frame = compose(invert(prepared.moving_matrix), prepared.alignment)
             displacement = to_image_grids(residual, pair.fixed.shape, prepared.fixed_matrix, from_frame)
             warped = warp_image(pair.moving.pixels, displacement)
-        with _timed(seconds, "points"):
-            points = None if pair.points is None else _carried(pair.points, pair.points_in, displacement)
+        points = None
+        if pair.points is not None:
+            with timed(seconds, "points"):
+                points = CarriedPoints(*carry_both_ways(pair.points, pair.points_in, displacement))
         return RegisteredPair(
             moving=pair.moving,
             fixed=pair.fixed,
@@ -146,14 +135,49 @@ class PairRegistrar:
         )
 
     def _prepare(self, pair: InputPair, seconds: Seconds) -> PreparedPair:
+        """The pair as the network sees it, and where its images' points lie there."""
         raw = pair.images
-        with _timed(seconds, "prepare"):
+        with timed(seconds, "prepare"):
             preprocessing = self._preprocessing_of(raw.moving.shape, raw.fixed.shape)
-            moving, moving_matrix = _framed(raw.moving, raw.moving_spacing, preprocessing, pair.moving.name)
-            fixed, fixed_matrix = _framed(raw.fixed, raw.fixed_spacing, preprocessing, pair.fixed.name)
-        with _timed(seconds, "align"):
+            try:
+                (moving, moving_mapping), (fixed, fixed_mapping) = (
+                    frame_image(image, preprocessing, where, spacing)
+                    for image, where, spacing in (
+                        (raw.moving, pair.moving.name, raw.moving_spacing),
+                        (raw.fixed, pair.fixed.name, raw.fixed_spacing),
+                    )
+                )
+            except MisfitError as error:
+                raise UserError(f"{error.problem}; use `--register.fit native`.") from None
+        with timed(seconds, "align"):
             alignment = align(moving, fixed, preprocessing.align)
-        return PreparedPair(raw, moving, fixed, preprocessing.align, alignment, moving_matrix, fixed_matrix)
+            aligned = resample(moving, alignment)
+        return PreparedPair(
+            raw=raw,
+            moving=moving,
+            fixed=fixed,
+            aligned=aligned,
+            align=preprocessing.align,
+            alignment=alignment,
+            moving_matrix=moving_mapping.matrix(),
+            fixed_matrix=fixed_mapping.matrix(),
+        )
+
+    def _find(
+        self, prepared: PreparedPair, adapt_steps: int, seconds: Seconds
+    ) -> tuple[np.ndarray, Optional[tuple[float, float]]]:
+        """What the network finds, after steps on the pair if asked for, and the losses of those."""
+        losses = None
+        try:
+            if adapt_steps:
+                with timed(seconds, "adapt"):
+                    losses = self._adapt(prepared.network_input for _ in range(adapt_steps))
+            with timed(seconds, "register"):
+                _, residual = self._register(*prepared.network_input)
+        finally:
+            if adapt_steps:
+                self._model.set_weights(self._weights)
+        return residual, losses
 
     def _preprocessing_of(self, *shapes: Sequence[int]) -> Preprocessing:
         """That of the network's images, changed as asked."""
@@ -168,27 +192,6 @@ class PairRegistrar:
         return preprocessing
 
 
-def _framed(
-    image: np.ndarray, spacing: Optional[tuple[float, float]], preprocessing: Preprocessing, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The image as the network sees it, uint8, and where its points lie there, (2, 3).
-
-    Raises:
-        UserError: it does not fit the frame.
-    """
-    try:
-        framed = prepare_image(image, preprocessing, name, spacing)
-        return framed, image_geometry(image.shape, preprocessing, spacing, name).matrix()
-    except MisfitError as error:
-        raise UserError(f"{error.problem}; use `--register.fit native`.") from None
-
-
-def _carried(points: np.ndarray, points_in: str, displacement: np.ndarray) -> CarriedPoints:
-    if points_in == "fixed":
-        return CarriedPoints(points, carry_to_moving(points, displacement))
-    return CarriedPoints(carry_to_fixed(points, displacement), points)
-
-
 def _shown(
     items: Iterable[tuple[np.ndarray, np.ndarray]], progress: TrainingProgress
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -196,11 +199,3 @@ def _shown(
     for step, item in enumerate(items, 1):
         yield item
         progress(step, {})
-
-
-@contextlib.contextmanager
-def _timed(seconds: Seconds, part: str) -> Iterator[None]:
-    """Adds the time of the block to a part."""
-    began = time.perf_counter()
-    yield
-    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - began, 4)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
+from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from tfmetareg.errors import UserError
 from tfmetareg.evaluation import metrics
-from tfmetareg.geometry.affine import compose, compose_displacement, invert, points_to_moving, resample
+from tfmetareg.geometry.affine import compose, invert, points_to_moving
 from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, warp_image
 from tfmetareg.imaging.image import Image, ImageLike, open_image
 from tfmetareg.types import ImagePair, no_alignment
+
+# What each part of the work took, by name.
+Seconds = dict[str, float]
+
+
+@contextlib.contextmanager
+def timed(seconds: Seconds, part: str) -> Iterator[None]:
+    """Adds the time of the block to a part."""
+    began = time.perf_counter()
+    yield
+    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - began, 4)
 
 
 class PreparedPair(NamedTuple):
@@ -21,6 +35,7 @@ class PreparedPair(NamedTuple):
     Attributes:
         raw: the images as they were, one channel each.
         moving, fixed: uint8 of one shape; the moving image is not aligned yet.
+        aligned: uint8, the moving image after its alignment.
         align: the kind of alignment that was looked for between these two.
         alignment: float32 (2, 3), what was found.
         moving_matrix, fixed_matrix: float64 (2, 3), where points of the raw images lie in them.
@@ -29,19 +44,21 @@ class PreparedPair(NamedTuple):
     raw: ImagePair
     moving: np.ndarray
     fixed: np.ndarray
+    aligned: np.ndarray
     align: str
     alignment: np.ndarray
     moving_matrix: np.ndarray
     fixed_matrix: np.ndarray
 
     @property
-    def aligned(self) -> bool:
+    def is_aligned(self) -> bool:
         """Whether an alignment other than the identity was found."""
         return not np.array_equal(self.alignment, no_alignment())
 
+    @property
     def network_input(self) -> tuple[np.ndarray, np.ndarray]:
         """What the network gets: the moving image, aligned, and the fixed one."""
-        return (resample(self.moving, self.alignment) if self.aligned else self.moving), self.fixed
+        return self.aligned, self.fixed
 
     def seen_percent(self) -> dict[str, float]:
         """Percentage of each image within the frame that the network sees; `fit: crop` cuts off the rest."""
@@ -98,7 +115,7 @@ class RegisteredPair:
     losses: Optional[tuple[float, float]] = None
     points: Optional[CarriedPoints] = None
     points_in: str = "fixed"
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: Seconds = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         height, width = self.fixed.shape
@@ -138,11 +155,3 @@ class RegisteredPair:
                 f"{other.name}: must have the moving image's size, {self.moving.shape}, got {other.shape}."
             )
         return warp_image(other.pixels, self.displacement, fill, interpolation)
-
-    def moving_before(self) -> np.ndarray:
-        """float32 (height, width, 2): as `displacement`, by the images' sizes alone."""
-        return compose_displacement(np.zeros_like(self.displacement), self.prepared.unregistered)
-
-    def frame_displacement(self) -> np.ndarray:
-        """float32: between what the network saw, as it was before the alignment."""
-        return compose_displacement(self.residual, self.prepared.alignment)
