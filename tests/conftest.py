@@ -30,13 +30,21 @@ SLOW = (
     "packaging/",
     "unit/benchmarks/test_build_scale.py",
     "unit/tfmetareg/data/test_augmentation.py",
+    "unit/tfmetareg/data/test_tasks.py",
     "unit/tfmetareg/evaluation/test_evaluator.py",
     "unit/tfmetareg/models/",
     "unit/tfmetareg/modes/",
     "unit/tfmetareg/registration/test_network.py",
     "unit/tfmetareg/serving/",
+    "unit/tfmetareg/test_api.py",
     "unit/tfmetareg/training/test_loop.py",
     "unit/tfmetareg/training/test_reptile.py",
+    "unit/tfrecords_builder/test_broken_input.py",
+    "unit/tfrecords_builder/test_build.py",
+    "unit/tfrecords_builder/test_decathlon.py",
+    "unit/tfrecords_builder/test_inspection.py",
+    "unit/tfrecords_builder/test_phantoms.py",
+    "unit/tfrecords_builder/test_restart.py",
 )
 
 
