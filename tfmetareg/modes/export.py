@@ -19,7 +19,8 @@ from tfmetareg.data.schema import SPLITS
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfmetareg.imaging.preprocessing_file import find_preprocessing
-from tfmetareg.modes.workdir import build_configured, find_weights
+from tfmetareg.modes.configured import build_configured
+from tfmetareg.modes.workdir import find_weights
 from tfmetareg.serving import onnx
 from tfmetareg.serving.preprocessing_graph import unservable
 from tfmetareg.serving.saved_model import save

@@ -17,13 +17,8 @@ from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.imaging.choices import COLOURS
 from tfmetareg.imaging.preprocessing_file import find_preprocessing
-from tfmetareg.modes.workdir import (
-    build_configured,
-    configure_tensorflow,
-    find_weights,
-    loss_function,
-    resolve_options,
-)
+from tfmetareg.modes.configured import build_configured, configure_tensorflow, loss_function, resolve_options
+from tfmetareg.modes.workdir import find_weights
 from tfmetareg.registration.inputs import PairFiles, find_pairs, read_pairs
 from tfmetareg.registration.output import SUMMARY, DiskFullError, save_registration
 from tfmetareg.registration.pair import PairRegistrar
