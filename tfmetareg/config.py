@@ -1,6 +1,6 @@
 """The typed configuration: every option's default, type, range and help line.
 
-The defaults are those of `configs/<mode>.yaml`, for 128x128 images on two CPU
+The defaults, listed in `configs/reference.yaml`, are for 128x128 images on two CPU
 cores. `configs/reproduce_paper.yaml` holds the paper's own values.
 """
 
