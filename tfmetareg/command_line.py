@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.resources
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
     """
     parser = build_parser()
     try:
-        values = parser.parse_args(_with_config_paths(arguments))
+        values = parser.parse_args(_with_config_paths(expand_short_form(arguments)))
     except ArgumentError as error:
         raise UserError(_explain(str(error))) from None
     config = _instantiated(parser, values)
@@ -83,6 +84,37 @@ def _presets() -> Path:
     package = Path(str(importlib.resources.files("tfmetareg")))
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
+
+
+def expand_short_form(arguments: Sequence[str]) -> list[str]:
+    """`register MOVING FIXED [options]` as the options that it stands for; other arguments as they are.
+
+    It takes the weights that come with the package, aligns first, and writes beside the moving image.
+
+    >>> expand_short_form(["register", "eye/a.png", "eye/b.png"])[:3]
+    ['--mode=register', '--register.moving=eye/a.png', '--register.fixed=eye/b.png']
+
+    Args:
+        arguments: without the program's name.
+
+    Raises:
+        UserError: `register` without two images.
+    """
+    if not arguments or arguments[0] != "register":
+        return list(arguments)
+    images = list(arguments[1:3])
+    if len(images) < 2 or any(image.startswith("-") for image in images):
+        raise UserError("`register` needs two images: `tfmetareg register MOVING FIXED [options]`.")
+    moving, fixed = images
+    return [
+        "--mode=register",
+        f"--register.moving={moving}",
+        f"--register.fixed={fixed}",
+        f"--register.output={Path(moving).parent}",
+        "--register.weights=start",
+        "--register.align=affine",
+        *arguments[3:],
+    ]
 
 
 def config_path(name: str) -> str:
@@ -108,7 +140,7 @@ def config_path(name: str) -> str:
             f"`config` ({name}) must be a file that can be read: no such file. "
             f"Presets by name: {', '.join(preset_names())}."
         )
-    _check_file(path)
+    _file_content(path)
     return str(path)
 
 
@@ -145,20 +177,34 @@ def _instantiated(parser: ArgumentParser, values: Any) -> Config:
 
 
 def _with_config_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the path of the file in place of each `--config NAME`."""
+    """The arguments with the file's path, or its content, in place of each `--config NAME`."""
     resolved: list[str] = []
     for argument in arguments:
         option, equals, name = argument.partition("=")
         if option == "--config" and name:
-            argument = option + equals + config_path(name)
+            argument = option + equals + _path_or_content(config_path(name))
         elif resolved[-1:] == ["--config"] and not argument.startswith("--"):
-            argument = config_path(argument)
+            argument = _path_or_content(config_path(argument))
         resolved.append(argument)
     return resolved
 
 
-def _check_file(path: Path) -> None:
-    """Refuses a file that holds no configuration by its name, which jsonargparse leaves out."""
+def _path_or_content(path: str) -> str:
+    """The path; in place of a file of version 0.1.0, its content as JSON in today's keys."""
+    content = _file_content(Path(path))
+    data = content.get("data")
+    if not isinstance(data, dict) or not any(f"data.{key}" in _REPLACED for key in data):
+        return path
+    size, align = data.pop("embedded_size", 128), data.pop("embedded_align", "none")
+    if data.pop("embedded_share", 1) != 1:
+        raise UserError(f"{path}: {_unknown('data.embedded_share')}")
+    options = [f"--image-size {size} {size}"] * (size != 128) + [f"--align {align}"] * (align != "none")
+    data.setdefault("embedded", " ".join(options))
+    return json.dumps(content)
+
+
+def _file_content(path: Path) -> dict[str, Any]:
+    """What a configuration file holds; a mistake names the file, which jsonargparse leaves out."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -167,6 +213,7 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold sections with their keys, got {content!r:.40}.")
+    return content
 
 
 def _checked(config: Config) -> Config:

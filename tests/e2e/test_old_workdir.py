@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tfmetareg.cli import main
+from tfmetareg.command_line import parse_command
+from tfmetareg.errors import UserError
 from tfmetareg.imaging.field_files import read_field
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "revision_129a493"
@@ -74,3 +76,20 @@ def test_a_pair_is_registered_to_the_same_field(workdir):
 def test_weights_are_exported(workdir):
     assert run("export", workdir) == 0
     assert (workdir / "export" / "tfmetareg" / "1" / "saved_model.pb").is_file()
+
+
+def test_its_configuration_is_read_in_todays_keys(workdir):
+    """`config.yaml` holds keys that are gone; what they said is in `data.embedded`."""
+    command = parse_command(["--mode=pretrain", f"--config={workdir / 'config.yaml'}"])
+    assert command.config.pretrain.steps == 20 and command.config.data.root == "records"
+    assert command.config.data.embedded == ""
+    text = (workdir / "config.yaml").read_text()
+    changed = text.replace("embedded_size: 128", "embedded_size: 96").replace(
+        "align: none", "align: affine", 1
+    )
+    (workdir / "config.yaml").write_text(changed)
+    command = parse_command(["--mode=pretrain", "--config", str(workdir / "config.yaml"), "--seed=3"])
+    assert command.config.data.embedded == "--image-size 96 96 --align affine" and command.config.seed == 3
+    (workdir / "config.yaml").write_text(text.replace("embedded_share: 1.0", "embedded_share: 0.1"))
+    with pytest.raises(UserError, match="`data.embedded_share` is now one of the options in `data.embedded`"):
+        parse_command(["--mode=pretrain", f"--config={workdir / 'config.yaml'}"])

@@ -139,6 +139,15 @@ def test_the_command_line_is_a_caller_of_the_same(pair, registration, tmp_path):
     assert summary["folding_percent"] == pytest.approx(registration.summary["folding_percent"], abs=1e-3)
 
 
+def test_the_short_form_registers_two_files_beside_them(pair, registration, tmp_path, capsys):
+    files = [as_png(image, tmp_path, name) for name, image in zip(("moving", "fixed"), pair)]
+    assert main(["register", *files, "--register.figures=false", "--model.precision=float32"]) == 0
+    field = tfmetareg.read_field(tmp_path / "moving-to-fixed" / "displacement.npz")
+    np.testing.assert_allclose(field.displacement, registration.displacement, atol=1e-4)
+    assert main(["register", files[0], "--register.figures=false"]) == 2
+    assert "tfmetareg register MOVING FIXED" in capsys.readouterr().err
+
+
 def test_a_notebook_shows_the_overlay_and_the_warnings(pair, registration):
     shown = registration._repr_html_()
     assert "data:image/png;base64," in shown
