@@ -10,9 +10,8 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union, get_args
 
-import numpy as np
 import numpy.typing as npt
 
 from tfmetareg.errors import UserError
@@ -22,7 +21,7 @@ from tfmetareg.imaging.image import Image, ImageLike, open_image
 from tfmetareg.registration.measures import measure
 from tfmetareg.registration.output import panels, save_registration
 from tfmetareg.registration.pair import InputPair, PairRegistrar
-from tfmetareg.registration.result import RegisteredPair
+from tfmetareg.registration.result import RegisteredPair, as_points
 from tfmetareg.registration.weights import TrainedNetwork, load_network, weights_file
 from tfmetareg.report.registration import figure_overlay
 from tfmetareg.types import ImagePair
@@ -79,6 +78,9 @@ class Registration(RegisteredPair):
         Raises:
             UserError: the folder is there already or cannot be written.
         """
+        for ending in [formats] if isinstance(formats, str) else formats:
+            _check_choice("formats", ending, ("npz", "nii.gz", "h5", "tfm"))
+        formats = [formats] if isinstance(formats, str) else formats
         save_registration(self, Path(folder), formats=formats, figures=figures)
         return Path(folder)
 
@@ -126,11 +128,16 @@ def register(
         points_in: image that they are given in.
 
     Returns:
-        The registered pair; one network serves many calls, compiled at the first pair of a size.
+        The registered pair. One network serves many calls, compiled at the first pair of a size; it computes
+        in float32.
 
     Raises:
         UserError: an image or weights that cannot be used, or points outside their image.
     """
+    _check_choice("align", align, get_args(Align))
+    _check_choice("fit", fit, get_args(Fit))
+    _check_choice("points_in", points_in, ("fixed", "moving"))
+    _check_count("adapt_steps", adapt_steps)
     pair = _input_pair(moving, fixed, _network(weights).preprocessing.colour, points, points_in)
     registrar = _registrar(weights, align, fit, learning_rate)
     registered = registrar.register(pair, adapt_steps=adapt_steps)
@@ -172,6 +179,12 @@ def adapt(
     Raises:
         UserError: no pairs, images or weights that cannot be used, or training that diverges.
     """
+    _check_choice("align", align, get_args(Align))
+    _check_choice("fit", fit, get_args(Fit))
+    _check_count("epochs", epochs)
+    pairs = list(pairs)
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise UserError("`pairs` must hold (moving, fixed) pairs of images; give a list of tuples.")
     network = _network(weights).copy()
     colour = network.preprocessing.colour
     inputs = [_input_pair(moving, fixed, colour) for moving, fixed in pairs]
@@ -204,9 +217,7 @@ def _input_pair(
 
 
 def _checked_points(points: Array, image: Image) -> Array:
-    points = np.asarray(points, np.float32)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise UserError(f"`points` must have the shape (n, 2), (row, column), got {points.shape}.")
+    points = as_points(points)
     outside = ~inside_image(points, image.shape)
     if outside.any():
         row, column = points[outside][0]
@@ -218,15 +229,32 @@ def _checked_points(points: Array, image: Image) -> Array:
 
 
 def _network(weights: Weights) -> TrainedNetwork:
+    """The network of the weights; a file that has changed since it was read is read again."""
     if isinstance(weights, TrainedNetwork):
         return weights
-    path = weights_file(weights)
-    return _loaded(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    if not isinstance(weights, (str, os.PathLike)):
+        raise UserError(
+            "`weights` must be 'start', the path of an .h5 file, or what `adapt` and `load_network` give; got "
+            f"{type(weights).__name__}."
+        )
+    path = weights_file(weights).resolve()
+    versions = [file.stat() for file in (path, path.with_name("preprocessing.json")) if file.is_file()]
+    return _loaded(path, tuple((version.st_mtime_ns, version.st_size) for version in versions))
 
 
 @functools.lru_cache(maxsize=_KEPT_NETWORKS)
-def _loaded(path: Path, _modified: int) -> TrainedNetwork:
+def _loaded(path: Path, _versions: tuple[tuple[int, int], ...]) -> TrainedNetwork:
     return load_network(path)
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 0:
+        raise UserError(f"`{name}` must be a whole number of at least 0, got {value!r}.")
 
 
 def _registrar(weights: Weights, align: str, fit: str, learning_rate: float) -> PairRegistrar:

@@ -91,8 +91,8 @@ def expand_short_form(arguments: Sequence[str]) -> list[str]:
 
     It takes the weights that come with the package, aligns first, and writes beside the moving image.
 
-    >>> expand_short_form(["register", "eye/a.png", "eye/b.png"])[:3]
-    ['--mode=register', '--register.moving=eye/a.png', '--register.fixed=eye/b.png']
+    >>> expand_short_form(["register", "eye/a.png", "eye/b.png"])[-2:]
+    ['--register.moving=eye/a.png', '--register.fixed=eye/b.png']
 
     Args:
         arguments: without the program's name.
@@ -106,14 +106,19 @@ def expand_short_form(arguments: Sequence[str]) -> list[str]:
     if len(images) < 2 or any(image.startswith("-") for image in images):
         raise UserError("`register` needs two images: `tfmetareg register MOVING FIXED [options]`.")
     moving, fixed = images
+    # What comes later counts: files of options, what the short form stands for, the user's own, the images.
+    further = list(arguments[3:])
+    files = [place for place, argument in enumerate(further) if argument.partition("=")[0] == "--config"]
+    of_files = {place + more for place in files for more in range(1 if "=" in further[place] else 2)}
     return [
-        "--mode=register",
-        f"--register.moving={moving}",
-        f"--register.fixed={fixed}",
+        *(argument for place, argument in enumerate(further) if place in of_files),
         f"--register.output={Path(moving).parent}",
         "--register.weights=start",
         "--register.align=affine",
-        *arguments[3:],
+        *(argument for place, argument in enumerate(further) if place not in of_files),
+        "--mode=register",
+        f"--register.moving={moving}",
+        f"--register.fixed={fixed}",
     ]
 
 
@@ -128,7 +133,7 @@ def config_path(name: str) -> str:
     """
     path = Path(name)
     preset = _presets() / f"{path.name.removesuffix('.yaml')}.yaml"
-    if not path.exists() and path.name == name and preset.is_file():
+    if not path.is_file() and path.name == name and preset.is_file():
         path = preset
     elif not path.exists() and path.suffix in ("", ".yaml") and path.stem in MODES:
         raise UserError(

@@ -280,6 +280,12 @@ def test_without_a_data_root_the_embedded_tasks_are_built_once(
     assert records.pair_count("abdomen_ct", "test") == 2
 
 
+def test_options_that_cannot_be_read_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--mode=pretrain", '--data.embedded=--image-size "64']) == 2
+    assert "close its quotes" in capsys.readouterr().err
+
+
 def test_options_that_the_builder_refuses_are_named(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["--mode=pretrain", "--data.embedded=--image-size 8 8"]) == 2

@@ -27,6 +27,10 @@ def embedded_records(options: str = "") -> Path:
     Raises:
         UserError: the builder fails with these options.
     """
+    try:
+        given = shlex.split(options)
+    except ValueError as error:
+        raise UserError(f"`data.embedded` ({options}) cannot be read: {error}; close its quotes.") from None
     root = ROOT.with_name("-".join([ROOT.name, *re.findall(r"[\w.]+(?:-[\w.]+)*", options)]))
     if (root / MANIFEST).is_file():
         return root
@@ -35,7 +39,7 @@ def embedded_records(options: str = "") -> Path:
     packages = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
     finished = subprocess.run(
-        [*command, "--output", str(root), *shlex.split(options)], env={**os.environ, "PYTHONPATH": paths}
+        [*command, "--output", str(root), *given], env={**os.environ, "PYTHONPATH": paths}
     )
     if finished.returncode:
         raise UserError(f"{root}: the embedded tasks were not built; see `data.embedded` ({options}).")

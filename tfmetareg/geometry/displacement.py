@@ -17,6 +17,8 @@ from scipy.spatial import cKDTree
 from tfmetareg.geometry.affine import compose, compose_displacement
 from tfmetareg.geometry.frame import inside_image, pixel_points
 
+INTERPOLATIONS = ("linear", "nearest")
+
 # Largest error of an inverted point, in pixels of the moving image.
 _TOLERANCE = 1e-3
 # Newton's method: largest number of steps, and largest length of one in pixels.
@@ -210,22 +212,26 @@ def warp_image(
     Raises:
         ValueError: any other `interpolation`.
     """
-    orders = {"nearest": 0, "linear": 1}
-    if interpolation not in orders:
-        raise ValueError(f"`interpolation` must be one of {', '.join(orders)}, got {interpolation!r}.")
-    precision = np.float32 if moving.dtype.itemsize <= 2 else np.float64
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}."
+        )
     places = np.moveaxis(displacement, -1, 0) + np.indices(displacement.shape[:2], np.float32)
     channels = moving[..., None] if moving.ndim == 2 else moving
-    warped = np.empty((*displacement.shape[:2], channels.shape[-1]), moving.dtype)
-    for channel in range(channels.shape[-1]):
-        values = ndimage.map_coordinates(
-            channels[..., channel].astype(precision),
-            places,
-            precision,
-            order=orders[interpolation],
-            mode="nearest",
+    if interpolation == "nearest":
+        rows, columns = (
+            np.clip(np.floor(place + 0.5), 0, side - 1).astype(np.intp)
+            for place, side in zip(places, moving.shape)
         )
-        warped[..., channel] = values if moving.dtype.kind == "f" else np.rint(values)
+        warped = channels[rows, columns]
+    else:
+        warped = np.empty((*displacement.shape[:2], channels.shape[-1]), moving.dtype)
+        precision = np.float32 if moving.dtype.itemsize <= 2 else np.float64
+        for channel in range(channels.shape[-1]):
+            values = ndimage.map_coordinates(
+                channels[..., channel].astype(precision), places, precision, order=1, mode="nearest"
+            )
+            warped[..., channel] = values if moving.dtype.kind == "f" else np.rint(values)
     if fill is not None:
         warped[~covered_pixels(displacement, moving.shape)] = fill
     return warped[..., 0] if moving.ndim == 2 else warped

@@ -13,12 +13,13 @@ import SimpleITK as sitk  # noqa: N813 - its customary name
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.grid import Grid, affine_grid, itk_grid, read_grid
 from tfmetareg.imaging.read import check_image, is_nifti, one_channel, read_pixels, without_trailing_axes
+from tfmetareg.imaging.volumes import MM, slice_spacing
 
 # NumPy array, path, SimpleITK image or nibabel image.
 ImageLike = Union[str, os.PathLike, np.ndarray, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Image:
     """A 2D image.
 
@@ -77,17 +78,23 @@ def open_image(source: ImageLike, name: str = "image") -> Image:
     if isinstance(source, Image):
         return source
     if isinstance(source, (str, os.PathLike)):
-        pixels = read_pixels(Path(source))
-        return Image(pixels, read_grid(source, _height_width(pixels, str(source))), str(source))
+        path = Path(source)
+        pixels = read_pixels(path)
+        grid = read_grid(path, _height_width(pixels, str(source)))
+        return Image(pixels, grid, str(source), slice_spacing(path))
     if isinstance(source, sitk.Image):
         return _from_itk(source, name)
     if type(source).__module__.startswith("nibabel."):
         return _from_nibabel(source, name)
-    pixels = np.asarray(source)
+    if isinstance(source, np.ma.MaskedArray):
+        raise UserError(f"{name}: must be a plain array, got a masked one; fill it first.")
+    pixels = np.array(source)  # The caller may go on to change his.
     return Image(pixels, Grid(_height_width(pixels, name)), name)
 
 
 def _from_itk(image: sitk.Image, name: str) -> Image:
+    if image.GetDimension() == 3 and image.GetSize()[2] == 1:
+        image = image[:, :, 0]
     if image.GetDimension() != 2:
         raise UserError(f"{name}: must be a 2D image, got {image.GetDimension()} axes; take a slice of it.")
     grid = itk_grid(image)
@@ -98,7 +105,9 @@ def _from_nibabel(image: Any, name: str) -> Image:
     voxels = without_trailing_axes(np.asarray(image.dataobj))
     if voxels.ndim != 2:
         raise UserError(f"{name}: must be a 2D image, got shape {voxels.shape}; take a slice of it.")
-    grid = affine_grid(image.affine, (voxels.shape[1], voxels.shape[0]))
+    units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
+    scale = np.diag([*[MM.get(units, 1.0)] * 3, 1.0])
+    grid = affine_grid(scale @ image.affine, (voxels.shape[1], voxels.shape[0]))
     return Image(voxels.T, grid, name, grid.spacing[::-1])
 
 

@@ -26,6 +26,19 @@ def write_preprocessing(weights: Path, image_shape: Sequence[int], description: 
     write_json(weights.parent / _FILE, {"image_shape": list(image_shape), "preprocessing": description})
 
 
+def is_described(weights: Path, preprocessing: Preprocessing) -> bool:
+    """Whether a description of this preprocessing lies beside the weights file.
+
+    Args:
+        weights: path of the weights file, which need not be there.
+        preprocessing: what is done to images.
+    """
+    try:
+        return (weights.parent / _FILE).is_file() and find_preprocessing(weights) == preprocessing
+    except UserError:
+        return False
+
+
 def find_preprocessing(weights: Path) -> Preprocessing:
     """The preprocessing that new images need for a network with these weights.
 

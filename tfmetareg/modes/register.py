@@ -65,7 +65,11 @@ def run(config: Config, workdir: Path) -> Path:
         if todo and options.adapt_epochs:
             readable = read_pairs(pairs, colour)
             registrar.adapt_to(
-                readable, epochs=options.adapt_epochs, seed=config.seed, log_every=config.log_every
+                readable,
+                epochs=options.adapt_epochs,
+                seed=config.seed,
+                log_every=config.log_every,
+                skip_unusable=True,  # Registering them says why.
             )
         for files in todo:
             with skipped.collected(files):

@@ -147,11 +147,11 @@ def find_weights(workdir: Path, name: str) -> Path:
     Raises:
         UserError: it is none of these.
     """
+    path = Path(workdir) / name / "model.h5"
+    if path.is_file():  # Ahead of the shipped ones: version 0.1.0 let a stage be called "start".
+        return path
     if name in SHIPPED:
         return SHIPPED[name]
-    path = Path(workdir) / name / "model.h5"
-    if path.is_file():
-        return path
     if Path(name).suffix == ".h5":
         return Path(name)
     if name in MODES:

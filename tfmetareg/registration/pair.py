@@ -67,27 +67,34 @@ class PairRegistrar:
         """
         self._preprocessing = network.preprocessing
         self._fit, self._align = fit, align
-        self._model, self._weights = network.model, network.model.get_weights()
+        self._model = network.model
         self._register = Registrar(network.model)
         self._adapt = Adaptation(network.model, loss_fn, adapt_learning_rate)
 
     def adapt_to(
-        self, pairs: Iterable[InputPair], *, epochs: int, seed: int = 0, log_every: int = 10
+        self,
+        pairs: Iterable[InputPair],
+        *,
+        epochs: int,
+        seed: int = 0,
+        log_every: int = 10,
+        skip_unusable: bool = False,
     ) -> None:
-        """Adapts the weights that every pair starts from, by some passes over the pairs.
+        """Adapts the network's weights, by some passes over the pairs.
 
         Args:
-            pairs: to adapt to; those that cannot be prepared are left out.
+            pairs: to adapt to.
             epochs: passes over them.
             seed: of their order.
             log_every: steps between lines on the progress.
+            skip_unusable: whether pairs that cannot be prepared are left out, in place of refused.
 
         Raises:
-            UserError: the adaptation diverges.
+            UserError: a pair that cannot be prepared, or the adaptation diverges.
         """
         inputs = []
         for pair in pairs:
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(*[UserError] * skip_unusable):
                 inputs.append(self._prepare(pair, {}).network_input)
         order = np.random.default_rng(seed)
         steps = (inputs[index] for _ in range(epochs) for index in order.permutation(len(inputs)))
@@ -96,7 +103,6 @@ class PairRegistrar:
             self._adapt(_shown(steps, progress))
         finally:
             progress.close()
-        self._weights = self._model.get_weights()
 
     def register(self, pair: InputPair, *, adapt_steps: int = 0) -> RegisteredPair:
         """Registers a pair.
@@ -168,6 +174,7 @@ class PairRegistrar:
     ) -> tuple[np.ndarray, Optional[tuple[float, float]]]:
         """What the network finds, after steps on the pair if asked for, and the losses of those."""
         losses = None
+        weights = self._model.get_weights() if adapt_steps else None
         try:
             if adapt_steps:
                 with timed(seconds, "adapt"):
@@ -175,8 +182,8 @@ class PairRegistrar:
             with timed(seconds, "register"):
                 _, residual = self._register(*prepared.network_input)
         finally:
-            if adapt_steps:
-                self._model.set_weights(self._weights)
+            if weights:
+                self._model.set_weights(weights)
         return residual, losses
 
     def _preprocessing_of(self, *shapes: Sequence[int]) -> Preprocessing:

@@ -13,7 +13,7 @@ import numpy as np
 from tfmetareg.errors import UserError
 from tfmetareg.evaluation import metrics
 from tfmetareg.geometry.affine import compose, invert, points_to_moving
-from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, warp_image
+from tfmetareg.geometry.displacement import INTERPOLATIONS, carry_to_fixed, carry_to_moving, warp_image
 from tfmetareg.imaging.image import Image, ImageLike, open_image
 from tfmetareg.types import ImagePair, no_alignment
 
@@ -27,6 +27,18 @@ def timed(seconds: Seconds, part: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - began, 4)
+
+
+def as_points(points: np.ndarray) -> np.ndarray:
+    """float32 (n, 2), (row, column).
+
+    Raises:
+        UserError: another shape.
+    """
+    points = np.asarray(points, np.float32)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise UserError(f"`points` must have the shape (n, 2), (row, column), got {points.shape}.")
+    return points
 
 
 class PreparedPair(NamedTuple):
@@ -87,7 +99,7 @@ class CarriedPoints(NamedTuple):
     moving: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class RegisteredPair:
     """A registered pair.
 
@@ -123,11 +135,11 @@ class RegisteredPair:
 
     def to_moving(self, points: np.ndarray) -> np.ndarray:
         """Where points of the fixed image lie in the moving one: float32 (n, 2), (row, column), pixels."""
-        return carry_to_moving(points, self.displacement)
+        return carry_to_moving(as_points(points), self.displacement)
 
     def to_fixed(self, points: np.ndarray) -> np.ndarray:
         """Where points of the moving image lie in the fixed one; NaN where none of its pixels lands there."""
-        return carry_to_fixed(points, self.displacement)
+        return carry_to_fixed(as_points(points), self.displacement)
 
     def jacobian_determinant(self) -> np.ndarray:
         """Area that each pixel comes to have, float32 (height - 1, width - 1); at or below 0 it folds."""
@@ -147,9 +159,15 @@ class RegisteredPair:
             (height, width) or (height, width, channels), of the dtype of `image`.
 
         Raises:
-            UserError: another size than the moving image's.
+            UserError: another size than the moving image's, or values that are no real numbers.
         """
         other = open_image(image)
+        if interpolation not in INTERPOLATIONS:
+            raise UserError(
+                f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}."
+            )
+        if other.pixels.dtype.kind not in "buif":
+            raise UserError(f"{other.name}: must hold real numbers, got {other.pixels.dtype}.")
         if other.shape != self.moving.shape:
             raise UserError(
                 f"{other.name}: must have the moving image's size, {self.moving.shape}, got {other.shape}."

@@ -10,7 +10,7 @@ from typing import Union
 from tfmetareg.errors import UserError
 from tfmetareg.files import StrPath
 from tfmetareg.imaging.preprocessing import Preprocessing
-from tfmetareg.imaging.preprocessing_file import find_preprocessing, write_preprocessing
+from tfmetareg.imaging.preprocessing_file import find_preprocessing, is_described, write_preprocessing
 from tfmetareg.models.build import build_network, load_model
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.models.weights import save_weights
@@ -32,10 +32,23 @@ class TrainedNetwork:
     preprocessing: Preprocessing
 
     def save(self, path: StrPath) -> None:
-        """Publishes the weights as `.h5`, as voxelmorph reads it, and `preprocessing.json` beside."""
-        preprocessing = self.preprocessing
-        write_preprocessing(Path(path), preprocessing.image_size, preprocessing.describe())
+        """Publishes the weights as `.h5`, as voxelmorph reads it, and `preprocessing.json` beside it.
+
+        Args:
+            path: of the `.h5` file; its folder is made. What lies in one folder has one preprocessing.
+
+        Raises:
+            UserError: weights with another preprocessing, or with none, lie in that folder already.
+        """
+        path, preprocessing = Path(path), self.preprocessing
+        others = [file.name for file in path.parent.glob("*.h5") if file.name != path.name]
+        if others and not is_described(path, preprocessing):
+            raise UserError(
+                f"{path}: {', '.join(sorted(others)[:3])} in that folder are for images prepared otherwise; "
+                "name a folder of its own."
+            )
         save_weights(self.model, path)
+        write_preprocessing(path, preprocessing.image_size, preprocessing.describe())
 
     def copy(self) -> TrainedNetwork:
         """The same with variables of its own, for training that leaves this one as it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from scipy import ndimage
 import tfmetareg
 from tests.conftest import texture
 from tfmetareg.cli import main
+from tfmetareg.command_line import parse_command
+from tfmetareg.config import Config
 from tfmetareg.registration.weights import SHIPPED
 
 SHIFT = np.array([1.5, -2.0])
@@ -144,6 +147,11 @@ def test_the_short_form_registers_two_files_beside_them(pair, registration, tmp_
     assert main(["register", *files, "--register.figures=false", "--model.precision=float32"]) == 0
     field = tfmetareg.read_field(tmp_path / "moving-to-fixed" / "displacement.npz")
     np.testing.assert_allclose(field.displacement, registration.displacement, atol=1e-4)
+    (tmp_path / "all.yaml").write_text(Config().to_yaml())
+    options = ["--config", str(tmp_path / "all.yaml"), "--register.figures=false", "--register.align=none"]
+    command = parse_command(["register", *files, *options])
+    assert (command.config.register.moving, command.config.register.weights) == (files[0], "start")
+    assert (command.config.register.align, command.config.register.output) == ("none", str(tmp_path))
     assert main(["register", files[0], "--register.figures=false"]) == 2
     assert "tfmetareg register MOVING FIXED" in capsys.readouterr().err
 
@@ -187,13 +195,74 @@ def test_adapting_to_ones_own_pairs_improves_them_and_can_be_saved(pair, tmp_pat
         (lambda a, b: tfmetareg.register(a, b, points=np.zeros((1, 3))), r"must have the shape \(n, 2\)"),
         (lambda a, b: tfmetareg.register(a, b, points=[[500.0, 1.0]]), r"must lie on fixed, \(96, 80\)"),
         (lambda a, b: tfmetareg.register(a, b, align="afine"), "`align` must be one of none, rigid, affine"),
+        (lambda a, b: tfmetareg.register(a, b, fit="nativ"), "`fit` must be one of records, native"),
+        (lambda a, b: tfmetareg.register(a, b, points_in="Fixed"), "`points_in` must be one of"),
+        (lambda a, b: tfmetareg.register(a, b, adapt_steps=-1), "`adapt_steps` must be a whole number"),
+        (lambda a, b: tfmetareg.register(a, b, weights=None), "`weights` must be 'start'"),
+        (lambda a, b: tfmetareg.register(np.ma.masked_less(a, 9), b), "moving: must be a plain array"),
+        (lambda a, b: tfmetareg.register(a, b).save("x", formats=["nrrd"]), "`formats` must be one of npz"),
+        (lambda a, b: tfmetareg.register(a, b).to_moving(np.zeros((2, 5))), r"must have the shape \(n, 2\)"),
+        (lambda a, b: tfmetareg.register(a, b).warp(a, "cubic"), "`interpolation` must be one of linear"),
+        (lambda a, b: tfmetareg.register(a, b).warp(a + 1j), "must hold real numbers"),
         (lambda a, b: tfmetareg.adapt([]), "must hold at least one"),
+        (lambda a, b: tfmetareg.adapt((a, b)), r"must hold \(moving, fixed\) pairs"),
+        (lambda a, b: tfmetareg.adapt([(a, np.ones_like(b))]), "fixed: constant image"),
     ],
 )
 def test_a_mistake_is_one_clear_line(pair, call, message):
     with pytest.raises(tfmetareg.UserError, match=message) as error:
         call(*pair)
     assert "\n" not in str(error.value)
+
+
+def test_a_pair_that_cannot_be_adapted_to_is_refused(pair):
+    start = tfmetareg.load_network("start")
+    small = dataclasses.replace(start.preprocessing, image_size=(32, 32), fit="pad")
+    with pytest.raises(tfmetareg.UserError, match="are more than the records' 32 x 32"):
+        tfmetareg.adapt([pair], weights=tfmetareg.TrainedNetwork(start.model, small))
+
+
+def test_weights_that_the_user_sets_stay_set(pair):
+    network = tfmetareg.load_network("start")
+    tfmetareg.register(*pair, weights=network)
+    network.model.set_weights([np.zeros_like(weight) for weight in network.model.get_weights()])
+    tfmetareg.register(*pair, weights=network, adapt_steps=1)
+    assert not any(weight.any() for weight in network.model.get_weights())
+
+
+def test_weights_of_two_preprocessings_do_not_share_a_folder(tmp_path):
+    start = tfmetareg.load_network("start")
+    start.save(tmp_path / "a.h5")
+    start.save(tmp_path / "b.h5")  # The same preprocessing serves both.
+    other = dataclasses.replace(start.preprocessing, intensity="percentile")
+    with pytest.raises(tfmetareg.UserError, match="a.h5, b.h5 in that folder .* name a folder of its own"):
+        tfmetareg.TrainedNetwork(start.model, other).save(tmp_path / "c.h5")
+    assert not (tmp_path / "c.h5").exists()
+    assert tfmetareg.load_network(tmp_path / "a.h5").preprocessing == start.preprocessing
+
+
+def test_a_weights_file_that_changes_is_read_again(pair, tmp_path):
+    start = tfmetareg.load_network("start")
+    start.save(tmp_path / "mine.h5")
+    before = tfmetareg.register(*pair, weights=tmp_path / "mine.h5", align="none")
+    start.model.set_weights([np.zeros_like(weight) for weight in start.model.get_weights()])
+    start.save(tmp_path / "mine.h5")
+    after = tfmetareg.register(*pair, weights=tmp_path / "mine.h5", align="none")
+    assert np.abs(before.displacement).max() > 0.1 and not after.displacement.any()
+
+
+def test_a_registration_is_a_value_of_its_own(pair):
+    moving = pair[0].copy()
+    registration = tfmetareg.register(moving, pair[1])
+    shown = registration._repr_html_()
+    moving[:] = 0
+    assert registration._repr_html_() == shown
+    assert registration != tfmetareg.register(*pair) and registration in [registration]
+
+
+def test_labels_of_any_size_and_sign_are_kept(pair, registration):
+    labels = np.where(pair[0] > 128, 2**62 + 1, -5)
+    assert set(np.unique(registration.warp(labels, "nearest"))) == {2**62 + 1, -5}
 
 
 def test_importing_the_package_is_quick_and_loads_no_tensorflow():

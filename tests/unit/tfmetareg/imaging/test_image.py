@@ -171,3 +171,26 @@ def test_images_are_values():
     assert Image(pixels, Grid(SHAPE)).shape == SHAPE
     with pytest.raises(AttributeError):
         Image(pixels, Grid(SHAPE)).name = "other"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("meter", 1000.0), ("micron", 0.001)])
+def test_units_of_a_nibabel_image_are_those_of_its_file(tmp_path, unit, factor):
+    image = nibabel.Nifti1Image(
+        np.arange(600, dtype=np.float32).reshape(20, 30), np.diag([2.0, 3.0, 1.0, 1.0])
+    )
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "image.nii")
+    from_memory, from_file = open_image(image), open_image(tmp_path / "image.nii")
+    assert from_memory.grid.spacing == pytest.approx((2 * factor, 3 * factor))
+    assert from_file.grid.spacing == pytest.approx(from_memory.grid.spacing)
+
+
+def test_a_slice_has_its_volumes_pixel_size(tmp_path):
+    volume = nibabel.Nifti1Image(np.random.default_rng(0).random((20, 30, 4)), np.diag([0.5, 0.75, 2.0, 1.0]))
+    nibabel.save(volume, tmp_path / "volume.nii.gz")
+    assert open_image(tmp_path / "volume.nii.gz#2").spacing == pytest.approx((0.75, 0.5))
+
+
+def test_a_simpleitk_volume_of_one_slice_is_an_image():
+    volume = sitk.GetImageFromArray(np.arange(600, dtype=np.float32).reshape(1, 20, 30))
+    assert open_image(volume).shape == (20, 30)
