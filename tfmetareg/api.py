@@ -234,8 +234,8 @@ def _network(weights: Weights) -> TrainedNetwork:
         return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise UserError(
-            "`weights` must be 'start', the path of an .h5 file, or what `adapt` and `load_network` give; got "
-            f"{type(weights).__name__}."
+            "`weights` must be 'start', the path of an .h5 file, or what `adapt` and `load_network` give, "
+            f"got {type(weights).__name__}."
         )
     path = weights_file(weights).resolve()
     versions = [file.stat() for file in (path, path.with_name("preprocessing.json")) if file.is_file()]

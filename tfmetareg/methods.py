@@ -221,4 +221,8 @@ def definition(name: str) -> str:
     'One affine transform per pair and no deformation.'
     """
     method = method_named(name)
-    return method.definition if method else "A result under a name given by the user."
+    if method:
+        return method.definition
+    if name in STAGE_LABELS:
+        return f"The weights of the stage `{name}` of this work directory."
+    return "A result under a name given by the user."

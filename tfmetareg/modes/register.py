@@ -82,7 +82,7 @@ def run(config: Config, workdir: Path) -> Path:
                     figures=options.figures,
                     description=keys[files.name],
                 )
-                _print_outcome(files.name, summary)
+                _print_outcome(output / files.name, summary)
     return output
 
 
@@ -184,13 +184,13 @@ def _is_registered(folder: Path, key: dict[str, Any]) -> bool:
     return True
 
 
-def _print_outcome(name: str, summary: dict[str, Any]) -> None:
-    """How a pair went, and what to be wary of."""
+def _print_outcome(folder: Path, summary: dict[str, Any]) -> None:
+    """How a pair went, what to be wary of, and where the results are."""
     for warning in summary["warnings"]:
-        print(f"warning: {name}: {warning}", file=sys.stderr)
+        print(f"warning: {folder.name}: {warning}", file=sys.stderr)
     ncc = summary["similarity"]["ncc"]
     print(
-        f"{name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, "
-        f"folding {summary['folding_percent']:.2f} %, {sum(summary['seconds'].values()):.1f} s",
+        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, "
+        f"folding {summary['folding_percent']:.2f} %, {sum(summary['seconds'].values()):.1f} s, {folder}",
         file=sys.stderr,
     )

@@ -156,11 +156,12 @@ def find_weights(workdir: Path, name: str) -> Path:
         return Path(name)
     if name in MODES:
         raise UserError(
-            f"{path}: no such weights; run `--mode {name} --workdir {workdir}` first, or name an .h5 file."
+            f"{path}: no such weights; run `--mode {name} --workdir {workdir}` first, or name an .h5 file, or "
+            "`start`."
         )
     stages = sorted(file.parent.name for file in Path(workdir).glob("*/model.h5"))
     raise UserError(
-        f"`{name}` must be an .h5 file or a finished stage of {workdir}; "
+        f"`{name}` must be an .h5 file, a finished stage of {workdir} or `start`; "
         f"there are: {', '.join(stages) or 'none'}."
     )
 

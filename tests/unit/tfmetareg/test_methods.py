@@ -83,6 +83,7 @@ def test_results_with_few_pairs_are_labelled_by_their_start():
     assert label("scratch-2") == "From scratch (2 pairs)"
     assert label("fine_tune-10") == "Fine-tune (10 pairs)"
     assert label("mine") == label("mine") == "mine"
+    assert definition("finetune") == "The weights of the stage `finetune` of this work directory."
     assert definition("mine") == "A result under a name given by the user."
     assert method_named("mine") is None
 
