@@ -156,8 +156,8 @@ def find_weights(workdir: Path, name: str) -> Path:
         return Path(name)
     if name in MODES:
         raise UserError(
-            f"{path}: no such weights; run `--mode {name} --workdir {workdir}` first, or name an .h5 file, or "
-            "`start`."
+            f"{path}: no such weights; run `--mode {name} --workdir {workdir}` first, or name an .h5 file, "
+            "or `start`."
         )
     stages = sorted(file.parent.name for file in Path(workdir).glob("*/model.h5"))
     raise UserError(
