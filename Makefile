@@ -8,7 +8,7 @@ PEER_STAMP := $(PEER)/.installed
 BEAM := .venv-beam
 BEAM_STAMP := $(BEAM)/.installed
 
-.PHONY: setup demo check test test-fast test-beam docs bench bench-pytorch bench-build real lint lock clean
+.PHONY: setup demo check test test-fast coverage test-beam docs bench bench-pytorch bench-build real lint lock clean
 
 setup: $(STAMP)
 
@@ -37,11 +37,17 @@ lint: setup
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 
 test: setup
-	$(PY) -m pytest $(WORKERS) --cov
+	$(PY) -m pytest $(WORKERS)
 
 # The tests that take no training, no large graphs and no other process: under two minutes on two cores.
 test-fast: setup
 	$(PY) -m pytest $(WORKERS) -q -m "not slow"
+
+# What the fast tests run through; `make coverage MARK=` of the whole suite, which takes half as long again as without.
+MARK ?= not slow
+
+coverage: setup
+	$(PY) -m pytest $(WORKERS) -q -m "$(MARK)" --cov
 
 # The site in site/; broken links are errors (but not with --quiet).
 docs: setup

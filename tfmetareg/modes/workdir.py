@@ -161,7 +161,7 @@ def find_weights(workdir: Path, name: str) -> Path:
         )
     stages = sorted(file.parent.name for file in Path(workdir).glob("*/model.h5"))
     raise UserError(
-        f"`{name}` must be an .h5 file, a finished stage of {workdir} or `start`; "
+        f"`{name}` must be an .h5 file or a finished stage of {workdir}, or `start`; "
         f"there are: {', '.join(stages) or 'none'}."
     )
 

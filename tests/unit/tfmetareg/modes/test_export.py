@@ -114,10 +114,10 @@ def saved(monkeypatch):
     """What exports wanted to save: they write a file in place of a network, which takes seconds."""
     calls = []
 
-    def save(model, preprocessing, folder, *, name, example):
+    def save(model, preprocessing, folder, *, name, warmup_pair):
         folder.mkdir()
         (folder / "saved_model.pb").write_text("a network")
-        calls.append((preprocessing, example))
+        calls.append((preprocessing, warmup_pair))
 
     monkeypatch.setattr(export, "save", save)
     return calls
