@@ -8,7 +8,7 @@ PEER_STAMP := $(PEER)/.installed
 BEAM := .venv-beam
 BEAM_STAMP := $(BEAM)/.installed
 
-.PHONY: setup demo check test test-fast coverage test-beam docs bench bench-pytorch bench-build real lint lock clean
+.PHONY: setup demo check test test-long test-fast coverage test-beam docs bench bench-pytorch bench-build real lint lock clean
 
 setup: $(STAMP)
 
@@ -37,7 +37,11 @@ lint: setup
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 
 test: setup
-	$(PY) -m pytest $(WORKERS)
+	$(PY) -m pytest $(WORKERS) -m "not long"
+
+# What `make test` leaves out: whole comparisons, kills of builds, the wheel, the notebook.
+test-long: setup
+	$(PY) -m pytest $(WORKERS) -m long
 
 # The tests that take no training, no large graphs and no other process: under two minutes on two cores.
 test-fast: setup

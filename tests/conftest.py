@@ -46,15 +46,26 @@ SLOW = (
     "unit/tfrecords_builder/test_phantoms.py",
     "unit/tfrecords_builder/test_restart.py",
 )
+# Marked `long`, too: whole comparisons, kills of builds, the wheel, the notebook, the benchmark's processes.
+LONG = (
+    "e2e/test_benchmarks.py",
+    "e2e/test_notebook.py",
+    "e2e/test_reproduce.py",
+    "e2e/test_study.py",
+    "packaging/",
+    "unit/tfrecords_builder/test_restart.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
-    if missing := [place for place in SLOW if not (tests / place).exists()]:
-        raise pytest.UsageError(f"{__file__}: SLOW names {', '.join(missing)}, which is not there.")
+    if missing := [place for place in (*SLOW, *LONG) if not (tests / place).exists()]:
+        raise pytest.UsageError(f"{__file__}: SLOW or LONG names {', '.join(missing)}, which is not there.")
     for item in items:
-        if item.path.relative_to(tests).as_posix().startswith(SLOW):
-            item.add_marker("slow")
+        place = item.path.relative_to(tests).as_posix()
+        for mark, places in (("slow", SLOW), ("long", LONG)):
+            if place.startswith(places):
+                item.add_marker(mark)
 
 
 def _seed() -> None:
