@@ -42,7 +42,7 @@ class Registration(RegisteredPair):
             point p lies at p + displacement[p] in the moving image.
         warped: the moving image on the fixed image's grid, with all its channels, in its own dtype.
         moving, fixed: the images, with their grids.
-        alignment: what was found ahead of the network.
+        prepared: the pair as the network saw it, with the `alignment` found ahead of it.
 
     In a notebook it shows itself: the overlay before and after.
     """
@@ -78,9 +78,9 @@ class Registration(RegisteredPair):
         Raises:
             UserError: the folder is there already or cannot be written.
         """
-        for ending in [formats] if isinstance(formats, str) else formats:
-            _check_choice("formats", ending, ("npz", "nii.gz", "h5", "tfm"))
         formats = [formats] if isinstance(formats, str) else formats
+        for ending in formats:
+            _check_choice("formats", ending, ("npz", "nii.gz", "h5", "tfm"))
         save_registration(self, Path(folder), formats=formats, figures=figures)
         return Path(folder)
 
@@ -138,8 +138,9 @@ def register(
     _check_choice("fit", fit, get_args(Fit))
     _check_choice("points_in", points_in, ("fixed", "moving"))
     _check_count("adapt_steps", adapt_steps)
-    pair = _input_pair(moving, fixed, _network(weights).preprocessing.colour, points, points_in)
-    registrar = _registrar(weights, align, fit, learning_rate)
+    network = _network(weights)
+    pair = _input_pair(moving, fixed, network.preprocessing.colour, points, points_in)
+    registrar = _registrar(network, align, fit, learning_rate)
     registered = registrar.register(pair, adapt_steps=adapt_steps)
     return Registration(
         **{field.name: getattr(registered, field.name) for field in dataclasses.fields(registered)}
@@ -257,11 +258,7 @@ def _check_count(name: str, value: Any) -> None:
         raise UserError(f"`{name}` must be a whole number of at least 0, got {value!r}.")
 
 
-def _registrar(weights: Weights, align: str, fit: str, learning_rate: float) -> PairRegistrar:
-    """The registrar of these weights, the same one for the same arguments."""
-    return _compiled(_network(weights), align, fit, learning_rate)
-
-
 @functools.lru_cache(maxsize=_KEPT_NETWORKS)
-def _compiled(network: TrainedNetwork, align: str, fit: str, learning_rate: float) -> PairRegistrar:
+def _registrar(network: TrainedNetwork, align: str, fit: str, learning_rate: float) -> PairRegistrar:
+    """The registrar of a network, the same one for the same arguments."""
     return PairRegistrar(network, align=align, fit=fit, adapt_learning_rate=learning_rate)

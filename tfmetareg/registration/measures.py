@@ -11,6 +11,7 @@ from tfmetareg.evaluation import metrics
 from tfmetareg.geometry.affine import compose_displacement, points_to_moving
 from tfmetareg.geometry.align import NETWORK_REACH, likely_shift
 from tfmetareg.geometry.displacement import carry_to_moving, covered_pixels, warp_image
+from tfmetareg.geometry.frame import inside_image
 from tfmetareg.registration.result import RegisteredPair
 from tfmetareg.training.losses import local_ncc
 
@@ -82,7 +83,7 @@ def _points(registration: RegisteredPair) -> Optional[dict[str, Any]]:
     shape = getattr(registration.prepared.raw, carried_to).shape
     points = getattr(registration.points, carried_to)
     given = np.isfinite(getattr(registration.points, registration.points_in)).all(axis=1)
-    on_image = ((points >= -0.5) & (points <= np.asarray(shape) - 0.5)).all(axis=1)  # False for NaN
+    on_image = inside_image(points, shape)  # False for NaN
     return {
         "file": f"points_in_{carried_to}.csv",
         "given_in": registration.points_in,
