@@ -1,7 +1,7 @@
 """DICOM series: which files belong together, in which order, and whether they form one volume.
 
-A file is DICOM if it has the mark "DICM" after its preamble or a name ending in `.dcm`. Other files, hidden
-files and DICOMDIR are ignored. Slices are used as acquired and stored; nothing is resampled or rotated.
+`imaging.formats.dicom_header` tells which files are DICOM. Slices are used as acquired and stored; nothing is
+resampled or rotated.
 """
 
 from __future__ import annotations
@@ -11,27 +11,20 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its customary name
 
 from tfmetareg.errors import UserError
+from tfmetareg.imaging.formats import dicom_header
+from tfmetareg.imaging.formats.dicom import pixel_size
+from tfmetareg.imaging.formats.dicom_header import is_dicom
+from tfmetareg.imaging.formats.dicom_pixels import frame_pixels, value_notes
 from tfmetareg.imaging.volumes import Volume
+from tfmetareg.types import Note
 
-_PREAMBLE = 128
-_MARK = b"DICM"
-_PIXEL_DATA = b"\xe0\x7f\x10\x00"
-_TAGS = {
-    "image_type": "0008|0008",
-    "modality": "0008|0060",
-    "description": "0008|103e",
-    "patient": "0010|0020",
-    "uid": "0020|000e",
-    "position": "0020|0032",
-    "orientation": "0020|0037",
-    "spacing": "0028|0030",
-}
+# Elements that tell the order of images in time, the surest first.
+TIMES = ("TriggerTime", "InstanceNumber", "AcquisitionTime")
 _TOLERANCE = 1e-3
 # Largest deviation of a slice's distance from the usual one, as a share of it: positions are often rounded.
 _UNEVEN = 0.1
@@ -51,6 +44,7 @@ class Slice:
         spacing: pixel size (row, column) in mm; empty if unknown.
         orientation: ImageOrientationPatient, 6 numbers; empty if unknown.
         position: ImagePositionPatient, place of the first pixel, 3 numbers in mm; empty if unknown.
+        times: value of each of `TIMES`, None where it is not told.
     """
 
     path: Path
@@ -65,12 +59,18 @@ class Slice:
     spacing: tuple[float, ...]
     orientation: tuple[float, ...]
     position: tuple[float, ...]
+    times: tuple[Optional[float], ...] = (None,) * len(TIMES)
 
     @property
     def location(self) -> float:
         """Position along the slice's normal in mm; for usual axial slices it grows towards the head."""
         row, column = np.reshape(self.orientation, (2, 3))
         return float(np.cross(row, column) @ np.asarray(self.position))
+
+    @property
+    def pixel_size(self) -> Optional[tuple[float, float]]:
+        """Pixel size (row, column) in mm, None if unknown."""
+        return (self.spacing[0], self.spacing[1]) if self.spacing else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,32 +109,14 @@ def dicom_files(root: Path) -> list[Path]:
     """
 
     def refuse(error: OSError) -> None:
-        raise UserError(_unreadable(error))
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions.")
 
     return sorted(
         path
         for folder, _, names in os.walk(root, onerror=refuse)
         for path in (Path(folder, name) for name in names)
-        if _claims_dicom(path)
+        if is_dicom(path)
     )
-
-
-def _claims_dicom(path: Path) -> bool:
-    if path.name.startswith(".") or path.name == "DICOMDIR":
-        return False
-    if path.name.lower().endswith(".dcm"):
-        return True
-    if not path.is_file():  # Reading a pipe would block.
-        return False
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(_PREAMBLE + len(_MARK))[_PREAMBLE:] == _MARK
-    except OSError:
-        return True  # Reading its header reports the error.
-
-
-def _unreadable(error: OSError) -> str:
-    return f"{error.filename}: cannot be read ({error.strerror}); check its permissions."
 
 
 def read_header(path: Path) -> Slice:
@@ -143,86 +125,48 @@ def read_header(path: Path) -> Slice:
     Raises:
         UserError: the file is not DICOM, is truncated, or has no image or no SeriesInstanceUID.
     """
-    reader = _reader(path)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise UserError(_why_unreadable(path)) from None
-    tags = {name: _tag(reader, key) for name, key in _TAGS.items()}
-    if not tags["uid"]:
+    header = dicom_header.read_header(path)
+    uid = header.text("SeriesInstanceUID")
+    if not uid:
         raise UserError(f"{path}: has no SeriesInstanceUID; fetch it again, or move it out of the folder.")
-    width, height, frames = (*reader.GetSize(), 1)[:3]
     return Slice(
         path=path,
-        uid=tags["uid"],
-        description=tags["description"],
-        modality=tags["modality"],
-        patient=tags["patient"],
-        localizer="LOCALIZER" in tags["image_type"].upper().split("\\"),
-        size=(height, width),
-        frames=frames,
-        channels=reader.GetNumberOfComponents(),
-        spacing=_numbers(tags["spacing"], 2),
-        orientation=_numbers(tags["orientation"], 6),
-        position=_numbers(tags["position"], 3),
+        uid=uid,
+        description=header.text("SeriesDescription"),
+        modality=header.text("Modality"),
+        patient=header.text("PatientID"),
+        localizer="LOCALIZER" in header.text("ImageType").upper().split("\\"),
+        size=header.size,
+        frames=header.frames,
+        channels=header.channels,
+        spacing=pixel_size(header)[0] or (),
+        orientation=header.numbers("ImageOrientationPatient", 6),
+        position=header.numbers("ImagePositionPatient", 3),
+        times=tuple((header.numbers(name, 1) or (None,))[0] for name in TIMES),
     )
-
-
-def _reader(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _why_unreadable(path: Path) -> str:
-    """The reason, which the library does not give."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return _unreadable(error)
-    if content[_PREAMBLE : _PREAMBLE + len(_MARK)] != _MARK:
-        return f"{path}: not a DICOM file, though its name ends in .dcm; move it out of the folder."
-    if _PIXEL_DATA in content:
-        return f"{path}: DICOM file cut short or damaged; fetch it again, or move it out of the folder."
-    return (
-        f"{path}: DICOM without pixel data (a report, a plan, or cut short before the image); "
-        "move it out of the folder, or fetch it again."
-    )
-
-
-def _tag(reader: sitk.ImageFileReader, key: str) -> str:
-    value = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
-    try:
-        raw = value.encode("utf-8", "surrogateescape")
-        return raw.decode("utf-8").strip(" \0")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1").strip(" \0")
-
-
-def _numbers(text: str, count: int) -> tuple[float, ...]:
-    """The `count` finite numbers of a text like `a\\b\\c`; empty if it holds anything else."""
-    try:
-        values = tuple(float(part) for part in text.split("\\"))
-    except ValueError:
-        return ()
-    return values if len(values) == count and np.isfinite(values).all() else ()
 
 
 def problems_of(series: Series) -> list[str]:
     """Reasons why the files of a series do not form one volume, a line each."""
+    slices, lines = without_localizers(series)
+    if not slices:
+        return lines
+    other = [*_not_slices(series.where, slices), *mixtures(series.where, slices)]
+    return lines + (other or list(_wrong_steps(series.where, slices)))
+
+
+def without_localizers(series: Series) -> tuple[list[Slice], list[str]]:
+    """The slices that are no scout images, and a line where there are some."""
     scouts = [item for item in series.slices if item.localizer]
     slices = [item for item in series.slices if not item.localizer]
     if not slices:
-        return [f"{series.where} is a localizer (scout images); choose another series."]
-    lines = []
-    if scouts:
-        lines.append(
-            f"{series.where}: {len(scouts)} of its {len(series.slices)} files are localizers, "
-            f"{scouts[0].path.name} for one; move them out of the folder."
-        )
-    other = [*_not_slices(series.where, slices), *_mixtures(series.where, slices)]
-    return lines + (other or list(_wrong_steps(series.where, slices)))
+        return [], [f"{series.where} is a localizer (scout images); choose another series."]
+    if not scouts:
+        return slices, []
+    return slices, [
+        f"{series.where}: {len(scouts)} of its {len(series.slices)} files are localizers, "
+        f"{scouts[0].path.name} for one; move them out of the folder."
+    ]
 
 
 def _not_slices(where: str, slices: Sequence[Slice]) -> Iterator[str]:
@@ -230,7 +174,8 @@ def _not_slices(where: str, slices: Sequence[Slice]) -> Iterator[str]:
         (
             "hold several frames each",
             lambda item: item.frames > 1,
-            "convert them to a file per slice, or to NIfTI for `--source pairs` (dcm2niix does).",
+            "convert them to a file per slice, or to NIfTI for `--source pairs` (dcm2niix does); phases of a "
+            "cine series are paired with `--cine`.",
         ),
         ("are colour images", lambda item: item.channels > 1, "choose a series of grey slices."),
         (
@@ -245,7 +190,8 @@ def _not_slices(where: str, slices: Sequence[Slice]) -> Iterator[str]:
             yield f"{where}: {len(wrong)} of its files {what}, {wrong[0]} for one; {remedy}"
 
 
-def _mixtures(where: str, slices: Sequence[Slice]) -> Iterator[str]:
+def mixtures(where: str, slices: Sequence[Slice]) -> Iterator[str]:
+    """Lines on what should be the same in all slices and is not."""
     for what, name in (
         ("sizes", "size"),
         ("pixel spacings", "spacing"),
@@ -281,7 +227,8 @@ def _wrong_steps(where: str, slices: Sequence[Slice]) -> Iterator[str]:
         one, other = (ordered[twins[0] + offset].path.name for offset in (0, 1))
         yield (
             f"{where}: {len(slices)} slices at {len(slices) - len(twins)} places, {one} and {other} at "
-            "the same; remove duplicates, or keep one time point or echo in the folder."
+            "the same; remove duplicates, keep one time point or echo in the folder, or pair the phases of a "
+            "cine series with `--cine`."
         )
         return
     usual = float(np.median(steps)) if len(steps) else 0.0
@@ -305,15 +252,13 @@ def read_volume(series: Series) -> Volume:
         UserError: a file whose pixels cannot be decoded.
     """
     ordered = series.ordered
-    images = np.stack([_read_pixels(item.path) for item in ordered])
+    images = np.stack([frame_pixels(item.path).astype(np.float32) for item in ordered])
     step = float(np.median(np.diff([item.location for item in ordered]))) if len(ordered) > 1 else 1.0
     pixel = ordered[0].spacing
     return Volume(images.T[::-1, ::-1], (pixel[1], pixel[0], step) if pixel else None)
 
 
-def _read_pixels(path: Path) -> np.ndarray:
-    try:
-        image = _reader(path).Execute()
-    except RuntimeError:
-        raise UserError(f"{path}: its image cannot be decoded; fetch the file again.") from None
-    return sitk.GetArrayFromImage(image).reshape(image.GetHeight(), image.GetWidth()).astype(np.float32)
+def series_notes(series: Series) -> tuple[Note, ...]:
+    """What is done to read a series that other programs do differently, by its first file."""
+    header = dicom_header.read_header(series.first.path)
+    return tuple(Note(series.where, text) for text in (*value_notes(header), *pixel_size(header)[1]))

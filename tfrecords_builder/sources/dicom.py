@@ -2,20 +2,23 @@
 
 Series are chosen by UID or by description; a description selects that series of every patient. Pairs are
 neighbouring slices of one series as acquired (a sagittal series gives sagittal slices); the slice further
-along the normal is the moving one. The subject is the PatientID or, where that was removed, the first folder
-below `--input`.
+along the normal is the moving one. With `--cine`, pairs are two phases of one place, see `cine`. The subject
+is the PatientID or, where that was removed, the first folder below `--input`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from tfmetareg.errors import Problems, UserError
+from tfmetareg.imaging.names import composed
 from tfmetareg.types import ImagePair
+from tfrecords_builder.cine import cine_pairs, cine_problems
 from tfrecords_builder.progress import progress
 from tfrecords_builder.series import (
     Series,
@@ -24,6 +27,7 @@ from tfrecords_builder.series import (
     problems_of,
     read_header,
     read_volume,
+    series_notes,
 )
 from tfrecords_builder.slices import slice_pairs
 from tfrecords_builder.sources.base import (
@@ -33,6 +37,7 @@ from tfrecords_builder.sources.base import (
     Request,
     SourceTask,
     existing_folder,
+    number,
     source,
     window,
 )
@@ -56,12 +61,32 @@ _MODALITY = Option(
         "help": "modality of the images, for the manifest (default: the files' Modality, for instance CT)",
     },
 )
+_CINE = Option(
+    "--cine",
+    {
+        "action": "store_true",
+        "default": False,
+        "help": "pair phases instead of neighbouring slices: at each place the first phase (fixed) with the "
+        "one least like it (moving), in the order of TriggerTime, else InstanceNumber, else AcquisitionTime "
+        "(default: neighbouring slices)",
+    },
+)
+_PHASES = Option(
+    "--phases",
+    {
+        "nargs": 2,
+        "type": number(int, 0),
+        "default": None,
+        "metavar": ("FIXED", "MOVING"),
+        "help": "pair these phases of a cine series, counted from 0 (default: see --cine)",
+    },
+)
 
 
 @source(
     "dicom",
     summary="folder of DICOM series, also in folders below it",
-    options=(_SERIES, *SLICE_OPTIONS, _MODALITY),
+    options=(_SERIES, *SLICE_OPTIONS, _CINE, _PHASES, _MODALITY),
 )
 def dicom_tasks(request: Request) -> list[SourceTask]:
     """One task of the chosen series, named by `request.task`, else like the folder.
@@ -82,17 +107,22 @@ def dicom_tasks(request: Request) -> list[SourceTask]:
     modality = request.options["modality"] or _modality(root, chosen)
     if limits:
         modality += " ({:g} to {:g})".format(*limits)
-    volumes = []
+    phases = _phases(request)
+    is_cine = request.options["cine"] or phases is not None
+    whole = []
     for series in chosen:
-        lines = problems_of(series)
+        lines = cine_problems(series) if is_cine else problems_of(series)
         for line in lines:
             request.problems.add(line)
         if not lines:
-            volumes.append(series)
-    slicing = {**{name: request.options[name] for name in ("gap", "stride", "foreground")}, "window": limits}
-    partitions = [
-        functools.partial(_series_pairs, root, series, slicing, request.problems) for series in volumes
-    ]
+            whole.append(series)
+    slicing = {name: request.options[name] for name in ("stride", "foreground")}
+    make_pairs: Callable[..., Iterator[ImagePair]]
+    if is_cine:
+        make_pairs = functools.partial(_phase_pairs, phases=phases, window=limits, **slicing)
+    else:
+        make_pairs = functools.partial(_series_pairs, gap=request.options["gap"], window=limits, **slicing)
+    partitions = [functools.partial(make_pairs, root, series, request.problems) for series in whole]
     return [SourceTask(request.task or root.resolve().name, request.role, modality, LazyPairs(partitions))]
 
 
@@ -124,7 +154,8 @@ def _chosen(root: Path, available: Sequence[Series], wanted: Optional[Sequence[s
 
 
 def _named(series: Series, name: str) -> bool:
-    return name == series.first.uid or name.strip().casefold() == series.first.description.casefold()
+    description = composed(series.first.description).casefold()
+    return name == series.first.uid or composed(name.strip()).casefold() == description
 
 
 def _no_such_series(root: Path, available: Sequence[Series], name: str) -> str:
@@ -145,13 +176,34 @@ def _modality(root: Path, chosen: Sequence[Series]) -> str:
     return kinds[0]
 
 
-def _series_pairs(
-    root: Path, series: Series, slicing: dict[str, Any], problems: Problems
-) -> Iterator[ImagePair]:
+def _phases(request: Request) -> Optional[tuple[int, int]]:
+    """(fixed, moving) of `--phases`, or None.
+
+    Raises:
+        UserError: it names one phase twice, or `--gap` is there, too, which has no use in a cine series.
+    """
+    phases = request.options["phases"]
+    if (phases or request.options["cine"]) and request.options["gap"] != 1:
+        raise UserError("`--gap` has no use with `--cine`, which pairs phases of one place; leave it out.")
+    if phases is None:
+        return None
+    fixed, moving = phases
+    if fixed == moving:
+        raise UserError(f"`--phases`: FIXED and MOVING must differ, got {fixed} {moving}.")
+    return fixed, moving
+
+
+def _phase_pairs(root: Path, series: Series, problems: Problems, **options: Any) -> Iterator[ImagePair]:
+    with problems.collected():
+        yield from cine_pairs(series, root, _subject(root, series), **options)
+
+
+def _series_pairs(root: Path, series: Series, problems: Problems, **slicing: Any) -> Iterator[ImagePair]:
     names = [header.path.relative_to(root).as_posix() for header in series.ordered]
     with problems.collected():
-        volume = read_volume(series)
-        yield from slice_pairs(volume, None, _subject(root, series), series.where, names=names, **slicing)
+        volume, notes = read_volume(series), series_notes(series)
+        pairs = slice_pairs(volume, None, _subject(root, series), series.where, names=names, **slicing)
+        yield from (dataclasses.replace(pair, notes=notes) for pair in pairs)
 
 
 def _subject(root: Path, series: Series) -> str:

@@ -76,6 +76,16 @@ def test_slope_and_intercept_of_each_file_are_applied(tmp_path):
     np.testing.assert_allclose(second.moving, 2.5 * stored(2) - 100.25, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("modality", "sign", "said"), [("CT", 1, "keep their unit"), ("MR", -1, "inverted")])
+def test_what_is_done_with_monochrome1_is_noted(tmp_path, modality, sign, said):
+    pairs = read(write_series(tmp_path, 3, PhotometricInterpretation="MONOCHROME1", Modality=modality,
+                              RescaleSlope=1, RescaleIntercept=0))  # fmt: skip
+    np.testing.assert_array_equal(pairs[0].fixed, stored(0) if sign > 0 else 65535 - stored(0))
+    assert {(note.image, said in note.text) for pair in pairs for note in pair.notes} == {
+        (f"{tmp_path}: series 1.2.3 `Abdomen 2.5`", True)
+    }
+
+
 def test_gap_stride_and_window(tmp_path):
     root = write_series(tmp_path / "scan", 7)
     pairs = read(root, gap=2, stride=3, window=(0, 50))
