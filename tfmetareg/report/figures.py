@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +18,23 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from tfmetareg.files import StrPath, published
-from tfmetareg.methods import METHODS, STARTS, label
-from tfmetareg.report.results import ExamplePairs, Result, series
+from tfmetareg.methods import STARTS, label, start_colour
+from tfmetareg.report.contrast import Comparison, checkerboard, overlay
+from tfmetareg.report.labels import draw_outlines
+from tfmetareg.report.results import ExamplePairs, PairImages, Result, series
 from tfmetareg.report.shots import ShotPoint
 
 DPI = 120
-MAX_EXAMPLES = 4
+# Of PNG files: half the time of zlib's own choice, for a few per cent more bytes.
+_COMPRESSION = 3
 MAX_COLUMNS = 6
+# Letters to a line: of a label beside a row, of a title above a panel, in a legend.
+LABEL_LETTERS, TITLE_LETTERS, LEGEND_LETTERS = 28, 20, 40
+LETTERS_PER_INCH, LINE_INCHES = 12, 0.17
+PAIR_INCHES = 2.8
 MAX_LANDMARKS = 24
 LANDMARK = "#ffd400"
-# Okabe-Ito and Tol hues that stay apart in the common colour deficiencies; within a
-# family (fine-tune, ours, matched) the long run is the darker shade.
-COLOURS = {
-    "not_deformed": "#999999",
-    "affine": "#555555",
-    "model_seen": "#cc79a7",
-    "model_unseen": "#882255",
-    "transfer": "#b39b00",
-    "fine_tune_10": "#f0a13a",
-    "fine_tune_long": "#d55e00",
-    "ours_10": "#56b4e9",
-    "ours_long": "#0072b2",
-    "ours_pair": "#003f5c",
-    "matched": "#9bc53d",
-    "matched_10": "#33b38c",
-    "matched_long": "#117733",
-    "elastix": "#8c6bd1",
-    "syn": "#332288",
-    "pretrain": "#b39b00",
-    "reptile": "#332288",
-    "finetune": "#0072b2",
-}
-OTHER_COLOURS = ("#a65628", "#44aa99", "#e41a1c", "#000000")
-# By start, the row that lends its colour to the curve over numbers of pairs.
-_LONG_ROWS = {method.start: method.name for method in METHODS if method.length == "long"}
+_LINE_POINTS = 400
 DASHED = frozenset({"matched", "matched_10", "matched_long"})
 LOSS_TERMS = {
     "total": ("#222222", "total (what is minimised)"),
@@ -60,6 +45,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
+    "axes.titley": 1.0,  # Else each drawing measures all ticks, to keep titles clear of those above an axis.
     "axes.labelsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -75,15 +61,33 @@ _STYLE: dict[Any, Any] = {
 styled = matplotlib.rc_context(_STYLE)
 
 
-def method_colours(names: Sequence[str]) -> dict[str, str]:
-    """Colours of methods or stages; unknown ones take colours from a palette of their own."""
-    unknown = [name for name in names if name not in COLOURS]
-    others = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(unknown)}
-    return {name: COLOURS.get(name) or others[name] for name in names}
+def wrapped(text: str, width: int) -> str:
+    """The whole text in lines of at most `width` letters: no name is ever cut.
+
+    Lines break behind blanks and punctuation where they can.
+
+    >>> wrapped("images/pair_1.png", 10).split()
+    ['images/', 'pair_1.png']
+    """
+    lines = [""]
+    for part in re.findall(rf"[^\s/:_-]{{1,{max(width - 1, 1)}}}[\s/:_-]?|[\s/:_-]", " ".join(text.split())):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
 
 
-def save_figure(figure: Figure, path: StrPath) -> Path:
-    """Writes a figure as a PNG file whose bytes depend on the figure alone."""
+def save_figure(figure: Figure, path: StrPath, *, cut: bool = True) -> Path:
+    """Writes a figure as a PNG file whose bytes depend on the figure alone.
+
+    Args:
+        figure: the figure.
+        path: of the file.
+        cut: to what is drawn; else the figure's whole size, which is drawn once only.
+
+    Returns:
+        The path.
+    """
     path = Path(path)
     with matplotlib.rc_context(_STYLE), published(path) as temporary:
         figure.savefig(
@@ -91,25 +95,11 @@ def save_figure(figure: Figure, path: StrPath) -> Path:
             dpi=DPI,
             facecolor="white",
             metadata={"Software": None},
-            bbox_inches="tight",
+            bbox_inches="tight" if cut else None,
             pad_inches=0.06,
+            pil_kwargs={"compress_level": _COMPRESSION},
         )
     return path
-
-
-def overlay(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Overlays two images as in Fig. 4: warped magenta, fixed green, grey to white where they agree.
-
-    >>> overlay(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).tolist()
-    [[[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]]
-
-    Args:
-        warped, fixed: (height, width) in [0, 1].
-
-    Returns:
-        (height, width, 3) float32 RGB in [0, 1].
-    """
-    return np.clip(np.stack([warped, fixed, warped], axis=-1), 0.0, 1.0).astype(np.float32)
 
 
 def landmark_residuals(displacement: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
@@ -135,50 +125,74 @@ def landmark_residuals(displacement: np.ndarray, fixed: np.ndarray, moving: np.n
 
 
 @styled
-def figure_overlays(examples: Mapping[str, ExamplePairs]) -> Figure:
-    """Fig. 4: overlays of warped and fixed, with a row per example pair and a column per method.
+def figure_overlays(
+    examples: Mapping[str, ExamplePairs], rows: Mapping[str, str], comparison: Comparison = "overlay"
+) -> Figure:
+    """Fig. 4: warped and fixed image compared, with a row per example pair and a column per method.
 
     Without "not_deformed", a first column "Before" shows moving and fixed. More than MAX_COLUMNS methods are
-    split into bands, each with half the pairs. Rings are landmarks of the fixed image (at most MAX_LANDMARKS
-    per pair); a line leads from each to a dot, displaced by the remaining error. The number below is the
-    mean error over all landmarks of the pair.
+    split into bands. Rings are landmarks of the fixed image (at most MAX_LANDMARKS per pair); a line leads
+    from each to a dot, displaced by the remaining error. The number below is the mean error over all
+    landmarks of the pair.
 
     Args:
         examples: example pairs by method, in the order of the columns.
+        rows: label of each row by the name of its pair, which all methods have.
+        comparison: picture of both images.
     """
     columns = _overlay_columns(examples)
-    keys = _common_keys(examples)
     bands = math.ceil(len(columns) / MAX_COLUMNS)
     width = math.ceil(len(columns) / bands)
-    rows = keys if bands == 1 else keys[: MAX_EXAMPLES // 2]
     height, breadth = columns[0][1].fixed.shape[1:]
     panel = 2.1 if width > 3 else 2.5
-    size = (panel * width + 0.3, (panel * height / breadth + 0.42) * len(rows) * bands + 0.3)
+    row_inches = max(panel * height / breadth, 1.0) + 0.42
+    labels = [wrapped(text, int(row_inches * LETTERS_PER_INCH)) for text in rows.values()]
+    titles = [wrapped(title, TITLE_LETTERS) for title, _ in columns]
+    size = (
+        panel * width + LINE_INCHES * (1 + _most_lines(labels)),
+        (row_inches * len(rows) + LINE_INCHES * _most_lines(titles)) * bands + 0.2,
+    )
     layout = ConstrainedLayoutEngine(compress=True, w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=size, layout=layout)
     axes = figure.subplots(len(rows) * bands, width, squeeze=False)
-    for position, (title, pairs) in enumerate(columns):
+    for position, (title, (_, pairs)) in enumerate(zip(titles, columns)):
         band, column = divmod(position, width)
         for row, key in enumerate(rows):
-            _draw_overlay(axes[band * len(rows) + row, column], pairs, pairs.keys.index(key))
+            axis, index = axes[band * len(rows) + row, column], pairs.keys.index(key)
+            _draw_compared(axis, pairs, index, comparison)
+            _tell_error(axis, pairs, index)
         axes[band * len(rows), column].set_title(title)
     for row, axis in enumerate(axes[:, 0]):
-        axis.set_ylabel(_shortened(rows[row % len(rows)], 26), fontsize=8.5)
+        axis.set_ylabel(labels[row % len(rows)], fontsize=8.5)
     for axis in axes[-len(rows) :, width - (bands * width - len(columns)) :].flat:
         axis.set_visible(False)
     return figure
 
 
 @styled
-def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
+def figure_pair(pairs: ExamplePairs, index: int, comparison: Comparison = "overlay") -> Figure:
+    """One pair before and after registration, side by side, each compared with the fixed image.
+
+    Rings, lines and dots are landmarks as in `figure_overlays`.
+    """
+    height, width = pairs.fixed.shape[1:]
+    figure = Figure(figsize=(2 * PAIR_INCHES, PAIR_INCHES * height / width))
+    places = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.02}
+    for axis, version in zip(figure.subplots(1, 2, gridspec_kw=places), (undeformed(pairs), pairs)):
+        _draw_compared(axis, version, index, comparison)
+    return figure
+
+
+@styled
+def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]], colours: Mapping[str, str]) -> Figure:
     """Fig. 3: landmark distance, NCC and loss on the test pairs over the epochs of fine-tuning.
 
     Args:
         stages: metrics lines by stage; stages without evaluation lines are left out. If the lines hold the
             lowest and highest value over the seeds, a band shows them.
+        colours: by stage.
     """
     shown = evaluated_stages(stages)
-    colours = method_colours(list(shown))
     measures = [
         (key, name)
         for key, name in (
@@ -197,7 +211,7 @@ def figure_curves(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
             style = {
                 "color": colours[stage],
                 "linestyle": "--" if stage in DASHED else "-",
-                "label": label(stage),
+                "label": wrapped(label(stage), LEGEND_LETTERS),
             }
             marker = {"marker": "o", "markersize": 3.5} if len(epochs) <= 15 else {}
             (handles[stage],) = axis.plot(epochs, values, **style, **marker)
@@ -222,10 +236,9 @@ def figure_shots(points: Sequence[ShotPoint]) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
     for start in STARTS:
-        method = _LONG_ROWS.get(start.stage, "not_deformed")
         mine = [point for point in points if point.start == start.kind]
-        pairs, colour = [point.pairs for point in mine], COLOURS[method]
-        style = "--" if method in DASHED else "-"
+        pairs, colour = [point.pairs for point in mine], start_colour(start)
+        style = "--" if start.stage in DASHED else "-"
         if mine:
             axis.plot(
                 pairs,
@@ -288,22 +301,16 @@ def figure_training(stages: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
 
 
 @styled
-def figure_distances(distances: Mapping[str, Sequence[float]]) -> Figure:
+def figure_distances(distances: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> Figure:
     """Landmark distances of all pairs by method: points, box of the quartiles, and median.
 
     The axis is logarithmic if the largest distance is more than 20 times the smallest.
 
     Args:
         distances: distances in pixels, one per pair, by method; the first method is the top row.
+        colours: by method.
     """
-    figure = Figure(figsize=(8.6, 0.45 * len(distances) + 1.0), layout="constrained")
-    axis = figure.subplots()
-    colours = method_colours(list(distances))
-    for row, (name, values) in enumerate(distances.items()):
-        _draw_box(axis, row, np.sort(np.asarray(values, np.float64)), colours[name])
-    axis.set_yticks(range(len(distances)), [label(name) for name in distances])
-    axis.set_ylim(len(distances) - 0.45, -0.55)
-    axis.grid(False, axis="y")
+    figure, axis = _boxes(distances, colours)
     axis.set_xlabel("Landmark distance per pair (px)")
     pooled = np.concatenate([np.asarray(values, np.float64) for values in distances.values()])
     if 0 < 20 * pooled.min() < pooled.max():
@@ -312,6 +319,33 @@ def figure_distances(distances: Mapping[str, Sequence[float]]) -> Figure:
     else:
         axis.set_xlim(left=0)
     return figure
+
+
+@styled
+def figure_dice(dice: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> Figure:
+    """Dice of all pairs by method, drawn like the distances.
+
+    Args:
+        dice: mean Dice over the labels of each pair, by method; the first method is the top row.
+        colours: by method.
+    """
+    figure, axis = _boxes(dice, colours)
+    axis.set(xlabel="Dice per pair", xlim=(0, 1.01))
+    return figure
+
+
+def _boxes(values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> tuple[Figure, Any]:
+    """A row by method, the first on top, with a point for each value and a box of the quartiles."""
+    labels = [wrapped(label(name), LABEL_LETTERS) for name in values]
+    row_inches = max(0.45, 0.1 + LINE_INCHES * _most_lines(labels))
+    figure = Figure(figsize=(8.6, row_inches * len(values) + 1.0), layout="constrained")
+    axis = figure.subplots()
+    for row, (name, own) in enumerate(values.items()):
+        _draw_box(axis, row, np.sort(np.asarray(own, np.float64)), colours[name])
+    axis.set_yticks(range(len(values)), labels)
+    axis.set_ylim(len(values) - 0.45, -0.55)
+    axis.grid(False, axis="y")
+    return figure, axis
 
 
 @styled
@@ -327,7 +361,7 @@ def figure_field(examples: ExamplePairs, index: int = 0) -> Figure:
     figure = Figure(figsize=(13.2, 3.0 * height / width + 0.55), layout="compressed")
     axes = figure.subplots(1, 4)
     for axis, name in zip(axes, ("moving", "warped", "fixed")):
-        axis.imshow(getattr(examples, name)[index], cmap="gray", vmin=0, vmax=1)
+        axis.imshow(getattr(examples.images(index), name), cmap="gray", vmin=0, vmax=1)
         axis.set_title(name.capitalize())
     axes[0].set_title("Moving, with x + displacement(x)")
     axes[0].add_collection(LineCollection(grid_lines(displacement), colors="#ffb000", linewidths=0.8))
@@ -352,37 +386,48 @@ def _overlay_columns(examples: Mapping[str, ExamplePairs]) -> list[tuple[str, Ex
     columns = [(label(name), pairs) for name, pairs in examples.items()]
     if "not_deformed" in examples:
         return columns
-    return [("Before", _undeformed(columns[0][1])), *columns]
+    return [("Before", undeformed(columns[0][1])), *columns]
 
 
-def _undeformed(pairs: ExamplePairs) -> ExamplePairs:
-    return ExamplePairs(
-        keys=pairs.keys,
-        moving=pairs.moving,
-        fixed=pairs.fixed,
+def undeformed(pairs: ExamplePairs) -> ExamplePairs:
+    """The pairs as they are before registration."""
+    return dataclasses.replace(
+        pairs,
         warped=pairs.moving,
         displacement=np.zeros_like(pairs.displacement),
-        fixed_landmarks=pairs.fixed_landmarks,
-        moving_landmarks=pairs.moving_landmarks,
+        originals=tuple(each and each._replace(warped=each.moving) for each in pairs.originals),
+        warped_labels=pairs.moving_labels,
     )
 
 
-def _common_keys(examples: Mapping[str, ExamplePairs]) -> list[str]:
-    """Names of the pairs that all methods have, in the first method's order; at most MAX_EXAMPLES."""
-    first, *others = examples.values()
-    return [key for key in first.keys if all(key in pairs.keys for pairs in others)][:MAX_EXAMPLES]
+def compared(images: PairImages, comparison: Comparison) -> np.ndarray:
+    """Warped and fixed image in one picture, (height, width) or (height, width, 3)."""
+    combine = {"overlay": overlay, "checkerboard": checkerboard}[comparison]
+    return combine(images.warped, images.fixed)
 
 
-def _draw_overlay(axis: Any, pairs: ExamplePairs, index: int) -> None:
-    fixed = pairs.fixed[index]
-    axis.imshow(overlay(pairs.warped[index], fixed), interpolation="nearest")
+def _draw_compared(axis: Any, pairs: ExamplePairs, index: int, comparison: Comparison) -> None:
+    picture = compared(pairs.images(index), comparison)
+    axis.imshow(picture, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
     landmarks = pairs.fixed_landmarks[index]
     if len(landmarks):
-        residuals = landmark_residuals(pairs.displacement[index], landmarks, pairs.moving_landmarks[index])
-        segments = np.stack([landmarks, landmarks + residuals], axis=1)[..., ::-1]
+        segments = np.stack([landmarks, landmarks + _residuals(pairs, index)], axis=1)[..., ::-1]
         _draw_landmarks(axis, segments[_evenly(len(segments), MAX_LANDMARKS)])
-        axis.set_xlabel(f"{np.linalg.norm(residuals, axis=1).mean():.2f} px", labelpad=2)
-    bare(axis, *fixed.shape)
+    if pairs.fixed_labels:
+        draw_outlines(axis, pairs.fixed_labels[index], pairs.warped_labels[index])
+    bare(axis, *picture.shape[:2])
+
+
+def _tell_error(axis: Any, pairs: ExamplePairs, index: int) -> None:
+    if len(pairs.fixed_landmarks[index]):
+        error = np.linalg.norm(_residuals(pairs, index), axis=1).mean()
+        axis.set_xlabel(f"{error:.2f} px", labelpad=2)
+
+
+def _residuals(pairs: ExamplePairs, index: int) -> np.ndarray:
+    return landmark_residuals(
+        pairs.displacement[index], pairs.fixed_landmarks[index], pairs.moving_landmarks[index]
+    )
 
 
 def _draw_landmarks(axis: Any, segments: np.ndarray) -> None:
@@ -416,7 +461,7 @@ def _draw_stage(upper: Any, lower: Any, stage: str, lines: Sequence[dict[str, An
         steps, values = series(lines, "step", name)
         axis.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
         axis.plot(steps, _running_mean(values), color=colour)
-    upper.set_title(label(stage))
+    upper.set_title(wrapped(label(stage), 2 * TITLE_LETTERS))
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("Steps")
     for axis in (upper, lower):
@@ -461,11 +506,18 @@ def _use_log_axis(axis: Any) -> None:
 
 def grid_lines(displacement: np.ndarray) -> list[np.ndarray]:
     """Polylines (n, 2), (x, y): where a regular grid of the fixed image samples the moving image."""
-    height, width = displacement.shape[:2]
-    grid = np.moveaxis(np.mgrid[:height, :width], 0, -1) + displacement
-    spacing = max(min(height, width) // 20, 1)
-    rows, columns = (np.arange(spacing // 2, size, spacing) for size in (height, width))
-    return [grid[row, :, ::-1] for row in rows] + [grid[:, column, ::-1] for column in columns]
+    sides = displacement.shape[:2]
+    spacing = max(min(sides) // 20, 1)
+    rows, columns = (np.arange(spacing // 2, side, spacing) for side in sides)
+    # Of larger images not every pixel along a line: a figure shows no more.
+    down, along = (np.linspace(0, side - 1, min(side, _LINE_POINTS)).round().astype(int) for side in sides)
+    return [*_carried(displacement, rows, along), *_carried(displacement, down, columns).swapaxes(0, 1)]
+
+
+def _carried(displacement: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The points of the moving image, (x, y), below those in some rows and columns: (rows, columns, 2)."""
+    points = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+    return (points + displacement[np.ix_(rows, columns)])[..., ::-1]
 
 
 def _evenly(size: int, count: int) -> np.ndarray:
@@ -473,5 +525,5 @@ def _evenly(size: int, count: int) -> np.ndarray:
     return np.linspace(0, size - 1, min(size, count)).round().astype(int)
 
 
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _most_lines(texts: Iterable[str]) -> int:
+    return max(text.count("\n") + 1 for text in texts)

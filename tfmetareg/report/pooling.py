@@ -13,9 +13,9 @@ import numpy as np
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import published, write_json, write_text
-from tfmetareg.report.results import read_json_object
+from tfmetareg.report.results import SURFACE_DISTANCES, read_json_object
 
-SPREADS = ("distance_px", "distance_mm", "ncc", "local_ncc", "dice")
+SPREADS = ("distance_px", "distance_mm", "ncc", "local_ncc", "dice", *SURFACE_DISTANCES)
 
 
 def pool_results(folders: Sequence[Path], workdir: Path) -> None:
@@ -60,7 +60,8 @@ def _pool(folders: Sequence[Path], method: str, place: Path) -> None:
 def pooled_record(records: Sequence[dict[str, Any]], tables: Sequence[list[dict[str, str]]]) -> dict:
     """The pooled result of one method, from the result and the pair rows of each seed."""
     first = records[0]
-    spreads = {name: first[name] for name in SPREADS if first.get(name) is not None}
+    measured = [name for name in SPREADS if all(record.get(name) is not None for record in records)]
+    spreads = {name: first[name] for name in measured}
     return {
         **first,
         "seed": None,
@@ -73,9 +74,26 @@ def pooled_record(records: Sequence[dict[str, Any]], tables: Sequence[list[dict[
             name: float(np.median([record["seconds_per_pair"][name] for record in records]))
             for name in first["seconds_per_pair"]
         },
+        "labels": _labels(records, tables),
         "seeds": [record["seed"] for record in records],
         "over_seeds": {name: _over_seeds([record[name]["mean"] for record in records]) for name in spreads},
     }
+
+
+def _labels(
+    records: Sequence[dict[str, Any]], tables: Sequence[list[dict[str, str]]]
+) -> dict[str, dict[str, Any]] | None:
+    """The measures of each label over all pairs of all seeds; `lost` is the sum over the seeds."""
+    pooled = {}
+    for label, entry in (records[0].get("labels") or {}).items():
+        spreads = {
+            name: spread and {**spread, **_spread(tables, f"label_{label}_{name}")}
+            for name, spread in entry.items()
+            if name not in ("pairs", "lost")
+        }
+        lost = sum(record["labels"][label]["lost"] for record in records)
+        pooled[label] = {"pairs": entry["pairs"], "lost": lost, **spreads}
+    return pooled or None
 
 
 def _over_seeds(means: Sequence[float]) -> dict[str, Any]:

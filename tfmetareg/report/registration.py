@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.collections import LineCollection
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from tfmetareg.report.figures import LANDMARK, bare, grid_lines, overlay, styled
+from tfmetareg.report.contrast import Comparison, checkerboard, overlay
+from tfmetareg.report.figures import LANDMARK, bare, grid_lines, styled
+from tfmetareg.report.labels import draw_outlines, outline_legend
 
-_PANEL = 4.2
-_TILES = 8
+# Inches: side of a panel, least room for its title, between panels, below and above them.
+_PANEL, _TITLE, _BETWEEN, _BELOW = 4.2, 2.2, 0.12, 0.35
 # Images are reduced to this many rows and columns at most: a figure shows no more.
 _MOST_PIXELS = 900
 _GRID = "#ffb000"
@@ -27,71 +29,81 @@ _SHRUNK, _GROWN = 0.0, 2.0
 
 
 class RegistrationPanels(NamedTuple):
-    """A registered pair to draw.
+    """A registered pair to draw; images are (rows, columns) or (rows, columns, 3) float32 in [0, 1].
 
     Attributes:
-        moving: (rows, columns) float32 in [0, 1].
-        fixed: (height, width) float32 in [0, 1].
-        before, warped: (height, width), the moving image on the fixed grid, before and after registration;
-            0 outside the moving image.
+        moving, fixed: `shrunk`.
+        before, warped: the moving image on the grid of `fixed`, before and after registration; 0 outside the
+            moving image.
+        moving_shape, fixed_shape: (height, width) of the images before they were shrunk, whose pixels are the
+            unit of all that follows.
         displacement: (height, width, 2) pixels, (row, column): fixed point p is at p + u(p) in moving.
         determinant: (height - 1, width - 1) Jacobian determinant of p + u(p); 1 where areas are preserved.
+        comparison: picture that compares two images.
         fixed_points, moving_points: (n, 2), (row, column), matched row by row; None without points.
         points_in: image in which the points were given, "fixed" or "moving".
+        before_labels, warped_labels: (height, width) integers, labels of the moving image like `before` and
+            `warped`; None without labels.
+        fixed_labels: (height, width) integers, None without labels.
     """
 
     moving: np.ndarray
     fixed: np.ndarray
     before: np.ndarray
     warped: np.ndarray
+    moving_shape: tuple[int, int]
+    fixed_shape: tuple[int, int]
     displacement: np.ndarray
     determinant: np.ndarray
+    comparison: Comparison = "overlay"
     fixed_points: Optional[np.ndarray] = None
     moving_points: Optional[np.ndarray] = None
     points_in: str = "fixed"
+    before_labels: Optional[np.ndarray] = None
+    warped_labels: Optional[np.ndarray] = None
+    fixed_labels: Optional[np.ndarray] = None
 
 
 def draw_registered(pair: RegistrationPanels) -> Mapping[str, Figure]:
-    """All figures of a pair by name."""
+    """All figures of a pair by name; no overlay of images that differ in contrast."""
     figures = {
-        "overlay": figure_overlay(pair),
+        **({"overlay": figure_overlay(pair)} if pair.comparison == "overlay" else {}),
         "checkerboard": figure_checkerboard(pair),
         "grid": figure_grid(pair),
         "jacobian": figure_jacobian(pair),
     }
     if pair.fixed_points is not None:
         figures["points"] = figure_points(pair)
+    if pair.warped_labels is not None:
+        figures["labels"] = figure_labels(pair)
     return figures
 
 
 @styled
 def figure_overlay(pair: RegistrationPanels) -> Figure:
     """Overlay of moving (magenta) and fixed (green), before and after registration; white: agreement."""
-    fixed = _shrunk(pair.fixed)
-    return _before_and_after(
-        pair, lambda image: overlay(image, fixed), "moving magenta, fixed green, white where they agree"
-    )
+    return _before_and_after(pair, overlay, "moving magenta, fixed green, white where they agree")
 
 
 @styled
 def figure_checkerboard(pair: RegistrationPanels) -> Figure:
     """Alternating tiles of fixed and moving, before and after: edges are continuous where they agree."""
-    fixed = _shrunk(pair.fixed)
-    side = max(-(-max(fixed.shape) // _TILES), 1)
-    rows, columns = np.indices(fixed.shape) // side
-    turn = (rows + columns) % 2 == 0
-    return _before_and_after(
-        pair, lambda image: np.where(turn, fixed, image), "tiles in turn: fixed (first one), moving"
-    )
+    return _before_and_after(pair, checkerboard, "tiles in turn: fixed (first one), moving")
+
+
+def figure_compared(pair: RegistrationPanels) -> Figure:
+    """The picture that suits the pair, before and after registration."""
+    return figure_overlay(pair) if pair.comparison == "overlay" else figure_checkerboard(pair)
 
 
 def _before_and_after(
-    pair: RegistrationPanels, combine: Callable[[np.ndarray], np.ndarray], legend: str
+    pair: RegistrationPanels, combine: Callable[[np.ndarray, np.ndarray], np.ndarray], legend: str
 ) -> Figure:
     """The moving image before and after registration, each combined with the fixed one, side by side."""
-    figure = _images(
-        {"Before": combine(_shrunk(pair.before)), "After": combine(_shrunk(pair.warped))},
-    )
+    figure, axes = _panels([pair.fixed_shape] * 2)
+    for axis, title, image in zip(axes, ("Before", "After"), (pair.before, pair.warped)):
+        _show(axis, combine(image, pair.fixed), pair.fixed_shape)
+        axis.set_title(title)
     figure.supxlabel(legend, fontsize=9)
     return figure
 
@@ -100,24 +112,24 @@ def _before_and_after(
 def figure_grid(pair: RegistrationPanels) -> Figure:
     """A regular grid on the fixed image, its position in the moving one, and the displacement's length."""
     displacement = pair.displacement
-    height, width = pair.fixed.shape
+    images = (pair.fixed, pair.fixed_shape), (pair.moving, pair.moving_shape)
     lines = {"Fixed": np.zeros_like(displacement), "Moving, with p + u(p)": displacement}
-    figure, axes = _panels([pair.fixed.shape, pair.moving.shape, pair.fixed.shape])
-    for axis, image, (title, field) in zip(axes, (pair.fixed, pair.moving), lines.items()):
-        _show(axis, image)
+    figure, axes = _panels([pair.fixed_shape, pair.moving_shape, pair.fixed_shape])
+    for axis, (image, shape), (title, field) in zip(axes, images, lines.items()):
+        _show(axis, image, shape)
         axis.add_collection(LineCollection(grid_lines(field), colors=_GRID, linewidths=0.7))
         axis.set_title(title)
     length = np.linalg.norm(displacement, axis=-1)
     shown = axes[2].imshow(
-        _shrunk(length),
+        shrunk(length),
         cmap="viridis",
         vmin=0,
         vmax=max(float(length.max()), 1e-3),
-        extent=_extent(pair.fixed),
+        extent=_extent(pair.fixed_shape),
     )
     axes[2].set_title("Length of u (px)")
-    bare(axes[2], height, width)
-    figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02)
+    bare(axes[2], *pair.fixed_shape)
+    _colour_bar(shown, axes[2])
     return figure
 
 
@@ -126,21 +138,24 @@ def figure_jacobian(pair: RegistrationPanels) -> Figure:
     """Jacobian determinant: blue where moving is stretched, red where it is compressed; folds are marked."""
     # A determinant above 1 maps a large area of moving to one fixed pixel: moving is compressed there.
     determinant, folded = pair.determinant, pair.determinant <= 0
-    figure, (axis,) = _panels([determinant.shape], extra=1.0)
+    figure, (axis,) = _panels([determinant.shape])
     norm = TwoSlopeNorm(vmin=_SHRUNK, vcenter=1, vmax=_GROWN)
     shown = axis.imshow(
-        np.clip(_shrunk(determinant), _SHRUNK, _GROWN), cmap="RdBu_r", norm=norm, extent=_extent(determinant)
+        np.clip(shrunk(determinant), _SHRUNK, _GROWN),
+        cmap="RdBu_r",
+        norm=norm,
+        extent=_extent(determinant.shape),
     )
     marked = np.zeros((*folded.shape, 4), np.float32)
     marked[folded] = [1.0, 0.0, 0.78, 1.0]
     if folded.any():
-        axis.imshow(_any(marked), extent=_extent(determinant), interpolation="nearest")
+        axis.imshow(_any(marked), extent=_extent(determinant.shape), interpolation="nearest")
         axis.legend(
             handles=[Patch(color=_FOLDING, label="folded")], loc="upper center", bbox_to_anchor=(0.5, 0.0)
         )
     axis.set_title(f"Determinant of the Jacobian; {100 * folded.mean():.2f} % folded")
     bare(axis, *determinant.shape)
-    bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02, extend="max")
+    bar = _colour_bar(shown, axis, extend="max")
     bar.set_label("area in moving per area in fixed", fontsize=9)
     return figure
 
@@ -154,11 +169,12 @@ def figure_points(pair: RegistrationPanels) -> Figure:
     """
     if pair.fixed_points is None or pair.moving_points is None:
         raise ValueError("`pair` has no points to draw.")
-    figure, axes = _panels([pair.fixed.shape, pair.moving.shape])
+    shapes = (pair.fixed_shape, pair.moving_shape)
+    figure, axes = _panels(shapes)
     images = {"fixed": (pair.fixed, pair.fixed_points), "moving": (pair.moving, pair.moving_points)}
     casing = [Stroke(linewidth=2.2, foreground="black"), Normal()]
-    for axis, (name, (image, points)) in zip(axes, images.items()):
-        _show(axis, image)
+    for axis, shape, (name, (image, points)) in zip(axes, shapes, images.items()):
+        _show(axis, image, shape)
         x, y = points[:, 1], points[:, 0]
         axis.plot(
             x, y, "o", markersize=5, markerfacecolor="none", markeredgecolor=LANDMARK, path_effects=casing
@@ -182,39 +198,73 @@ def figure_points(pair: RegistrationPanels) -> Figure:
     return figure
 
 
-def _images(panels: Mapping[str, np.ndarray]) -> Figure:
-    figure, axes = _panels([image.shape[:2] for image in panels.values()])
-    for axis, (title, image) in zip(axes, panels.items()):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+@styled
+def figure_labels(pair: RegistrationPanels) -> Figure:
+    """Outlines of the moving image's labels, before and after registration, and of the fixed image's."""
+    figure, axes = _panels([pair.fixed_shape] * 2)
+    moving = {"Before": pair.before_labels, "After": pair.warped_labels}
+    for axis, (title, labels) in zip(axes, moving.items()):
+        _show(axis, pair.fixed, pair.fixed_shape)
+        draw_outlines(axis, pair.fixed_labels, labels)
         axis.set_title(title)
-        bare(axis, *image.shape[:2])
+    outline_legend(figure)
     return figure
 
 
-def _panels(shapes: list[tuple[int, ...]], extra: float = 0.0) -> tuple[Figure, Any]:
-    """Axes side by side for images of these shapes."""
-    ratio = max(height / width for height, width in shapes)
-    figure = Figure(
-        figsize=(_PANEL * len(shapes) + 0.4 + extra, _PANEL * min(ratio, 2.5) + 0.7),
-        layout=ConstrainedLayoutEngine(compress=True, w_pad=0.04, h_pad=0.04, wspace=0.02),
-    )
-    return figure, figure.subplots(1, len(shapes), squeeze=False)[0]
+def _panels(shapes: Sequence[tuple[int, ...]]) -> tuple[Figure, list[Any]]:
+    """Axes side by side for images of these shapes.
+
+    Laid out by hand: matplotlib's layout engines draw a figure several times to find out its sizes.
+    """
+    ratios = [height / width for height, width in shapes]
+    tallest = _PANEL * min(max(ratios), 2.5)
+    widths = [min(_PANEL, tallest / ratio) for ratio in ratios]
+    room = [max(width, _TITLE) + _BETWEEN for width in widths]
+    size = sum(room), tallest + 2 * _BELOW
+    figure = Figure(figsize=size)
+    axes = []
+    for number, (width, ratio) in enumerate(zip(widths, ratios)):
+        left = sum(room[:number]) + (room[number] - width) / 2
+        bottom = _BELOW + tallest - width * ratio
+        place = left / size[0], bottom / size[1], width / size[0], width * ratio / size[1]
+        with rc_context({"axes.grid": False}):
+            axes.append(figure.add_axes(place))
+        axes[-1].set_axis_off()
+    return figure, axes
 
 
-def _show(axis: Any, image: np.ndarray) -> None:
-    axis.imshow(_shrunk(image), cmap="gray", vmin=0, vmax=1, extent=_extent(image))
-    bare(axis, *image.shape)
+def _colour_bar(shown: Any, axis: Any, **options: Any) -> Any:
+    """A colour bar beside the axis, as high as it is."""
+    return axis.figure.colorbar(shown, cax=axis.inset_axes((1.02, 0, 0.045, 1)), **options)
 
 
-def _extent(image: np.ndarray) -> tuple[float, float, float, float]:
-    """Extent that keeps the unit of the axes one pixel of the image, at any reduction."""
-    height, width = image.shape[:2]
+def _show(axis: Any, image: np.ndarray, shape: tuple[int, ...]) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=1, extent=_extent(shape))
+    bare(axis, *shape)
+
+
+def _extent(shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Extent that keeps the unit of the axes one pixel of an image of this shape, at any reduction."""
+    height, width = shape
     return -0.5, width - 0.5, height - 0.5, -0.5
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    """The image reduced by block means to at most _MOST_PIXELS rows and columns."""
-    return _blocks(image).mean(axis=(1, 3))
+def shrink_factors(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of the blocks that `shrunk` takes the mean of."""
+    factor = -(-max(shape[:2]) // _MOST_PIXELS)
+    return min(factor, shape[0]), min(factor, shape[1])
+
+
+def shrunk(image: np.ndarray) -> np.ndarray:
+    """The image reduced by block means to at most 900 rows and columns: figures show no more.
+
+    >>> shrunk(np.ones((1000, 1900, 3))).shape
+    (333, 633, 3)
+
+    Args:
+        image: (height, width, ...).
+    """
+    return _blocks(image).mean(axis=(1, 3)) if max(shrink_factors(image.shape)) > 1 else image
 
 
 def _any(image: np.ndarray) -> np.ndarray:
@@ -224,7 +274,7 @@ def _any(image: np.ndarray) -> np.ndarray:
 
 def _blocks(image: np.ndarray) -> np.ndarray:
     """The image as blocks, (rows, factor, columns, factor, ...); incomplete blocks at the end are dropped."""
-    factor = -(-max(image.shape[:2]) // _MOST_PIXELS)
-    rows, columns = (side // factor for side in image.shape[:2])
-    cut = image[: rows * factor, : columns * factor]
-    return cut.reshape(rows, factor, columns, factor, *image.shape[2:])
+    factors = shrink_factors(image.shape)
+    rows, columns = (side // factor for side, factor in zip(image.shape, factors))
+    cut = image[: rows * factors[0], : columns * factors[1]]
+    return cut.reshape(rows, factors[0], columns, factors[1], *image.shape[2:])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from tfmetareg.methods import label
 from tfmetareg.report.results import Result, read_scores
@@ -55,18 +54,22 @@ def compare(method: str, other: str, values: Sequence[float], others: Sequence[f
     >>> compare("ours_10", "fine_tune_10", [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]).difference
     -1.0
     """
+    from scipy import stats  # Takes as long to import as NumPy and matplotlib together.
+
     differences = np.asarray(values, np.float64) - np.asarray(others, np.float64)
     low, high = mean_interval(differences)
     # Signed ranks are undefined if all differences are zero.
-    p_value = float(scipy.stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+    p_value = float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
     return Comparison(method, other, len(differences), float(differences.mean()), low, high, p_value)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     """Percentile bootstrap interval (95 %) of the mean of (n,) values, with a fixed seed."""
+    from scipy import stats
+
     if len(values) < 2:
         return None, None
-    bootstrap = scipy.stats.bootstrap(
+    bootstrap = stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=RESAMPLES,

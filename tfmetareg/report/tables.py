@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tfmetareg.report.results import MeasureSummary, Result
+from tfmetareg.files import to_cell
+from tfmetareg.methods import label
+from tfmetareg.report.results import LabelSummary, MeasureSummary, Result
 
 MISSING = "–"
+# Most labels that the table of labels shows.
+MAX_LABELS = 12
+# Of distances between surfaces, by unit: a pixel may be a thousandth of a millimetre.
+_DIGITS = {"px": 2, "mm": 3}
+LABEL_HEADINGS = ("Label", "Method", "Pairs", "Dice", "HD95", "ASSD", "Lost")
 
 
 class Cell(NamedTuple):
@@ -58,6 +67,12 @@ def _spread_cell(spread: MeasureSummary | None, digits: int) -> Cell:
     return Cell(f"{spread.mean:.{digits}f}{std}", (spread.mean, spread.std))
 
 
+def _surface_cell(name: str, unit: str, result: Result) -> Cell:
+    """A distance between the surfaces of labels: in mm where that is known, else in pixels."""
+    shown = "px" if getattr(result, f"{name}_mm") is None else "mm"
+    return _spread_cell(getattr(result, f"{name}_{unit}") if unit == shown else None, _DIGITS[unit])
+
+
 def _percent(value: float) -> str:
     return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
 
@@ -89,6 +104,17 @@ COLUMNS = (
     ),
     Column(
         "Dice", ("dice_mean", "dice_std"), lambda result: _spread_cell(result.dice, 3), max, optional=True
+    ),
+    *(
+        Column(
+            f"{name.upper()} ({unit})",
+            (f"{name}_{unit}_mean", f"{name}_{unit}_std"),
+            functools.partial(_surface_cell, name, unit),
+            min,
+            optional=True,
+        )
+        for name in ("hd95", "assd")
+        for unit in ("px", "mm")
     ),
     Column(
         "Folding (%)",
@@ -138,8 +164,14 @@ def to_csv(table: ResultTable) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([name for column in table.columns for name in column.csv_names])
     for row in table.rows:
-        writer.writerow(["" if value is None else value for cell in row for value in cell.values])
+        writer.writerow([_csv_value(value) for cell in row for value in cell.values])
     return stream.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return to_cell(value)
+    return "" if value is None else value
 
 
 def to_record(table: ResultTable) -> list[dict[str, Any]]:
@@ -150,9 +182,31 @@ def to_record(table: ResultTable) -> list[dict[str, Any]]:
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text, headings first, as a Markdown table with aligned columns; ends with a newline."""
-    head, *body = [[text.replace("|", "\\|") for text in row] for row in rows]
+    head, *body = [[_escaped(text) for text in row] for row in rows]
     widths = [max(map(len, texts)) for texts in zip(head, *body)]
     return "".join(_markdown_line(texts, widths) for texts in (head, _rule(widths), *body))
+
+
+def label_rows(results: Sequence[Result]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The measures of each label as a table of text: headings, then a row per label and method.
+
+    Of more than `MAX_LABELS` labels, those that most pairs have.
+
+    Returns:
+        The rows, and the method of each row behind the headings.
+    """
+    pairs = {name: one.pairs for result in results for name, one in result.labels.items()}
+    shown = sorted(sorted(pairs, key=lambda name: (-pairs[name], int(name)))[:MAX_LABELS], key=int)
+    found = [(name, result) for name in shown for result in results if name in result.labels]
+    rows = [(name, label(result.method), *_label_cells(result.labels[name])) for name, result in found]
+    return [LABEL_HEADINGS, *rows], [result.method for _, result in found]
+
+
+def _label_cells(one: LabelSummary) -> tuple[str, ...]:
+    unit = "px" if one.measures["hd95_mm"] is None else "mm"
+    surface = (_spread_cell(one.measures[f"{name}_{unit}"], _DIGITS[unit]).text for name in ("hd95", "assd"))
+    cells = (text if text == MISSING else f"{text} {unit}" for text in surface)
+    return (str(one.pairs), _spread_cell(one.measures["dice"], 3).text, *cells, str(one.lost))
 
 
 def _cells(column: Column, results: Sequence[Result]) -> list[Cell]:
@@ -178,8 +232,13 @@ def _best_rows(column: Column, cells: Sequence[Cell], results: Sequence[Result])
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = cell.text.replace("\\", "\\\\").replace("|", "\\|")
+    text = _escaped(cell.text)
     return f"**{text}**" if cell.best else text
+
+
+def _escaped(text: str) -> str:
+    """The text on one line, with a backslash ahead of what Markdown takes for markup in a table."""
+    return re.sub(r"([\\|<`*\[])", r"\\\1", " ".join(text.split()))
 
 
 def _rule(widths: Sequence[int]) -> list[str]:

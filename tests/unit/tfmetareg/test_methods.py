@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
+from skimage.color import rgb2lab
 
 from tfmetareg.command_line import parse_command
 from tfmetareg.config import MODES, RESERVED_NAMES, Config, EvaluateOptions, FinetuneOptions
@@ -15,11 +19,11 @@ from tfmetareg.methods import (
     STAGE_LABELS,
     STARTS,
     UNTRAINED,
+    colours,
     definition,
     label,
     method_named,
 )
-from tfmetareg.report.figures import COLOURS
 
 
 def test_the_rows_are_those_of_the_result_files():
@@ -47,8 +51,26 @@ def test_every_row_has_a_label_a_sentence_and_a_colour():
     for method in METHODS:
         assert label(method.name) == method.label != method.name
         assert definition(method.name) == method.definition and method.definition.endswith(".")
-        assert method.name in COLOURS
-    assert set(STAGE_LABELS) <= set(COLOURS)
+        assert colours([method.name]) == {method.name: method.colour}
+
+
+def test_colours_tell_all_methods_and_stages_apart():
+    own = [f"mine_{number}" for number in range(6)]
+    names = [name for name in (*METHOD_NAMES, *STAGE_LABELS, *own) if name != "pretrain"]
+    found = colours(names)
+    assert list(found) == names and all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in found.values())
+    hexadecimal = [[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in found.values()]
+    perceived = rgb2lab(np.array([hexadecimal]))[0]
+    apart = np.linalg.norm(perceived[:, None] - perceived, axis=-1)
+    assert apart[~np.eye(len(names), dtype=bool)].min() > 15  # 2.3 are just noticeable.
+    # The weights of one stage are this row.
+    assert colours(["pretrain"])["pretrain"] == found["transfer"]
+
+
+def test_a_result_has_one_colour_whatever_stands_beside_it_in_a_figure():
+    everything = ["ours_long", "mine", "another", "syn"]
+    assert colours(reversed(everything)) == colours(everything)
+    assert colours(["ours-5", "ours_long"])["ours-5"] == colours(everything)["ours_long"]
 
 
 def test_the_weights_of_a_row_are_those_of_its_own_stage_or_of_a_mode():

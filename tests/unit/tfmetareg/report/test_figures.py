@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 
 from tests.unit.tfmetareg.report.workdirs import (
     SIZE,
@@ -16,9 +22,14 @@ from tests.unit.tfmetareg.report.workdirs import (
     write_examples,
     write_result,
 )
+from tfmetareg.methods import METHOD_NAMES, STAGE_LABELS, colours, label
 from tfmetareg.report import figures
-from tfmetareg.report.results import read_examples, read_results
+from tfmetareg.report.contrast import overlay
+from tfmetareg.report.results import PairImages, read_examples, read_results
 from tfmetareg.report.shots import ShotPoint
+
+COLOURS = colours([*METHOD_NAMES, *STAGE_LABELS])
+ROWS = {"pair0": "pair0", "pair1": "pair1"}
 
 
 def examples_of(tmp_path, *methods, shift=1.0, **keywords):
@@ -31,17 +42,6 @@ def examples_of(tmp_path, *methods, shift=1.0, **keywords):
             landmarks=keywords.get("landmarks", 3),
         )
     return {result.method: read_examples(result) for result in read_results(tmp_path)}
-
-
-def test_overlay_is_magenta_green_and_white():
-    ramp = np.linspace(0, 1, 5)[None]
-    nothing = np.zeros_like(ramp)
-    rgb = figures.overlay(ramp, ramp)
-    assert (rgb.shape, rgb.dtype) == ((1, 5, 3), np.float32)
-    np.testing.assert_allclose(rgb, np.repeat(ramp[..., None], 3, -1))
-    np.testing.assert_array_equal(figures.overlay(ramp, nothing)[0, -1], [1, 0, 1])
-    np.testing.assert_array_equal(figures.overlay(nothing, ramp)[0, -1], [0, 1, 0])
-    np.testing.assert_array_equal(figures.overlay(ramp + 1, nothing - 1)[0, -1], [1, 0, 1])
 
 
 def test_residuals_read_the_displacement_bilinearly():
@@ -65,18 +65,78 @@ def test_residuals_outside_the_image_read_its_border():
 
 def test_overlays_have_a_row_per_pair_and_a_column_per_method(tmp_path):
     examples = examples_of(tmp_path, "not_deformed", "transfer", "ours_10")
-    figure = figures.figure_overlays(examples)
+    figure = figures.figure_overlays(examples, {"pair0": "Worst: pair0", "pair1": "pair1"})
     axes = figure.axes
     assert [axis.get_title() for axis in axes] == ["Not deformed", "Transfer", "Ours (10)", "", "", ""]
-    assert [axis.get_ylabel() for axis in axes] == ["pair0", "", "", "pair1", "", ""]
+    assert [axis.get_ylabel() for axis in axes] == ["Worst: pair0", "", "", "pair1", "", ""]
     shown = axes[4].get_images()[0].get_array()
     pairs = examples["transfer"]
-    np.testing.assert_allclose(shown, figures.overlay(pairs.warped[1], pairs.fixed[1]))
+    np.testing.assert_allclose(shown, overlay(pairs.warped[1], pairs.fixed[1]))
+
+
+def test_a_checkerboard_takes_the_place_of_the_overlay(tmp_path):
+    examples = examples_of(tmp_path, "ours_10")
+    figure = figures.figure_overlays(examples, ROWS, "checkerboard")
+    shown = figure.axes[1].get_images()[0].get_array()
+    pairs = examples["ours_10"]
+    np.testing.assert_array_equal(shown[:4, :4], pairs.fixed[0][:4, :4])
+    np.testing.assert_array_equal(shown[:4, 4:8], pairs.warped[0][:4, 4:8])
+
+
+def test_originals_are_shown_in_place_of_the_records_images(tmp_path):
+    pairs = examples_of(tmp_path, "ours_10")["ours_10"]
+    red = np.zeros((SIZE, SIZE, 3), np.float32) + np.float32([1, 0, 0])
+    pairs = dataclasses.replace(pairs, originals=(PairImages(red, red / 2, red), None))
+    before, after = figures.figure_pair(pairs, 0, "checkerboard").axes
+    np.testing.assert_allclose(before.get_images()[0].get_array()[0, [0, 4]], [[0.5, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(after.get_images()[0].get_array()[0, 4], [1, 0, 0])
+    recorded = figures.figure_pair(pairs, 1).axes[1].get_images()[0].get_array()
+    np.testing.assert_allclose(recorded, overlay(pairs.warped[1], pairs.fixed[1]))
+
+
+NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=120)
+
+
+@settings(max_examples=4, deadline=None)
+@given(pair=NAMES, method=NAMES)
+def test_no_name_is_cut_or_read_as_a_formula(tmp_path_factory, pair, method):
+    folder = tmp_path_factory.mktemp("names")
+    examples = {method: examples_of(folder, "ours_10")["ours_10"]}
+    figure = figures.figure_overlays(examples, {"pair0": pair, "pair1": r"$\frac{$ and more" * 9})
+    titles, labels = ([getattr(axis, name)() for axis in figure.axes] for name in ("get_title", "get_ylabel"))
+    assert without_blanks(titles[1]) == without_blanks(label(method))
+    assert [without_blanks(text) for text in labels[::2]] == [
+        without_blanks(pair),
+        without_blanks(r"$\frac{$ and more" * 9),
+    ]
+    distances = figures.figure_distances({method: [1.0, 2.0]}, {method: "#123456"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # The font has not every letter.
+        for each in (figure, distances):
+            assert everything_lies_within(each)
+            figures.save_figure(each, folder / "a.png")
+
+
+def without_blanks(text):
+    return "".join(text.split())
+
+
+def everything_lies_within(figure):
+    """Whether every label is on the page, and every panel keeps a size."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    page, renderer = figure.bbox, canvas.get_renderer()
+    boxes = [axis.get_tightbbox(renderer) for axis in figure.axes if axis.get_visible()]
+    sizes = [axis.get_window_extent(renderer) for axis in figure.axes]
+    inside = all(
+        box.x0 > -2 and box.y0 > -2 and box.x1 < page.x1 + 2 and box.y1 < page.y1 + 2 for box in boxes
+    )
+    return inside and all(size.width > 40 and size.height > 10 for size in sizes)
 
 
 def test_landmarks_are_drawn_with_their_residual(tmp_path):
     examples = examples_of(tmp_path, "not_deformed", "ours_10", shift=2.5)
-    axis = figures.figure_overlays(examples).axes[1]
+    axis = figures.figure_overlays(examples, ROWS).axes[1]
     fixed = examples["ours_10"].fixed_landmarks[0]
     rings = axis.get_lines()[0].get_xydata()
     np.testing.assert_allclose(rings, fixed[:, ::-1], rtol=1e-6)
@@ -89,18 +149,16 @@ def test_landmarks_are_drawn_with_their_residual(tmp_path):
 
 def test_without_not_deformed_a_column_shows_the_pair_before(tmp_path):
     examples = examples_of(tmp_path, "ours_10")
-    axis = figures.figure_overlays(examples).axes[0]
+    axis = figures.figure_overlays(examples, ROWS).axes[0]
     pairs = examples["ours_10"]
     assert axis.get_title() == "Before"
     assert axis.get_xlabel() == "3.00 px"
-    np.testing.assert_allclose(
-        axis.get_images()[0].get_array(), figures.overlay(pairs.moving[0], pairs.fixed[0])
-    )
+    np.testing.assert_allclose(axis.get_images()[0].get_array(), overlay(pairs.moving[0], pairs.fixed[0]))
 
 
 def test_many_methods_break_into_bands(tmp_path):
     methods = ["not_deformed", "affine", "transfer", "fine_tune_10", "ours_10", "elastix", "syn"]
-    figure = figures.figure_overlays(examples_of(tmp_path, *methods, landmarks=0))
+    figure = figures.figure_overlays(examples_of(tmp_path, *methods, landmarks=0), ROWS)
     visible = [axis for axis in figure.axes if axis.get_visible()]
     assert len(visible) == 7 * 2
     titles = [axis.get_title() for axis in visible if axis.get_title()]
@@ -133,7 +191,7 @@ def curve_stages():
 
 
 def test_curves_draw_the_evaluation_lines(tmp_path):
-    figure = figures.figure_curves(curve_stages())
+    figure = figures.figure_curves(curve_stages(), COLOURS)
     drawn = [
         {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()} for axis in figure.axes
     ]
@@ -147,7 +205,7 @@ def test_curves_draw_the_evaluation_lines(tmp_path):
 
 def test_curves_without_distances_have_two_panels():
     stages = {"finetune": [evaluation_line(0, 0, None), evaluation_line(5, 1, None)]}
-    figure = figures.figure_curves(stages)
+    figure = figures.figure_curves(stages, COLOURS)
     assert [axis.get_title() for axis in figure.axes] == ["NCC", "Loss"]
 
 
@@ -173,7 +231,7 @@ def test_the_running_mean_is_centred_and_keeps_the_ends():
 
 
 def test_distances_draw_every_pair_at_its_value():
-    figure = figures.figure_distances({"transfer": [3.0, 1.0, 2.0], "ours_10": [1.0, 1.5, 1.0]})
+    figure = figures.figure_distances({"transfer": [3.0, 1.0, 2.0], "ours_10": [1.0, 1.5, 1.0]}, COLOURS)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["Transfer", "Ours (10)"]
     points = [item.get_offsets() for item in axis.collections if len(item.get_offsets()) == 3]
@@ -186,7 +244,7 @@ def test_distances_draw_every_pair_at_its_value():
 
 @pytest.mark.parametrize(("values", "scale"), [([0.5, 43.0], "log"), ([0.0, 43.0], "linear")])
 def test_a_wide_range_of_distances_takes_a_log_axis(values, scale):
-    assert figures.figure_distances({"transfer": values}).axes[0].get_xscale() == scale
+    assert figures.figure_distances({"transfer": values}, COLOURS).axes[0].get_xscale() == scale
 
 
 def test_the_field_draws_where_the_grid_samples(tmp_path):
@@ -206,21 +264,19 @@ def test_the_field_is_of_the_projects_own_method_if_it_deforms(tmp_path):
     assert figures.field_method(results, {}) == ""
 
 
-def test_names_are_not_read_as_formulas(tmp_path):
-    path = figures.save_figure(figures.figure_distances({"a$\\no$b": [1.0, 2.0]}), tmp_path / "a.png")
-    assert path.is_file()
-
-
-def test_colours_tell_methods_apart():
-    names = ["not_deformed", "transfer", "ours_10", "ours_long", "mine", "yours"]
-    colours = figures.method_colours(names)
-    assert list(colours) == names
-    assert len(set(colours.values())) == len(names)
+def test_a_method_has_one_colour_in_every_figure():
+    box = figures.figure_distances({"ours_long": [1.0, 2.0]}, COLOURS).axes[0].patches[0]
+    curves = figures.figure_curves(curve_stages(), COLOURS).axes[0].get_lines()
+    shots = figures.figure_shots([ShotPoint("ours", 2, 1.0, None, ())]).axes[0].get_lines()
+    drawn = [line.get_color() for line in (*curves, *shots) if line.get_label() in ("Ours (long)", "Ours")]
+    assert [to_hex(box.get_edgecolor()), *drawn] == [COLOURS["ours_long"]] * 3
 
 
 def test_a_saved_figure_is_a_png_with_the_same_bytes_each_time(tmp_path):
     paths = [
-        figures.save_figure(figures.figure_distances({"transfer": [1.0, 2.0]}), tmp_path / "figures" / name)
+        figures.save_figure(
+            figures.figure_distances({"transfer": [1.0, 2.0]}, COLOURS), tmp_path / "figures" / name
+        )
         for name in ("a.png", "b.png")
     ]
     content = paths[0].read_bytes()
@@ -245,7 +301,7 @@ def test_curves_of_several_seeds_have_a_band_between_their_extremes():
         }
         for epoch in range(3)
     ]
-    distance, ncc, _ = figures.figure_curves({"ours_10": lines}).axes
+    distance, ncc, _ = figures.figure_curves({"ours_10": lines}, COLOURS).axes
     (band,) = distance.collections
     corners = {tuple(corner) for path in band.get_paths() for corner in path.vertices.tolist()}
     assert {(0, 2.5), (0, 3.25), (2, 0.5), (2, 1.25)} <= corners
@@ -259,3 +315,19 @@ def test_shots_are_a_curve_per_start_over_the_number_of_pairs():
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
     assert drawn == {"Ours": [[2, 1], [5, 0.4], [294, 2.0 / 294]], "From scratch": [[5, 3.0]]}
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "5", "294"]
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (1500, 900)])
+def test_grid_lines_are_where_the_displacement_carries_the_grid(shape):
+    rng = np.random.default_rng(0)
+    displacement = rng.normal(size=(*shape, 2))
+    lines = figures.grid_lines(displacement)
+    spacing = min(shape) // 20
+    row, column = spacing // 2, spacing // 2
+    first, down = lines[0], lines[len(range(row, shape[0], spacing))]
+    assert len(first) == min(shape[1], 400) and len(down) == min(shape[0], 400)
+    for place in (0, -1):
+        x = place % shape[1]
+        np.testing.assert_allclose(first[place], displacement[row, x][::-1] + [x, row])
+        y = place % shape[0]
+        np.testing.assert_allclose(down[place], displacement[y, column][::-1] + [column, y])

@@ -13,7 +13,8 @@ from tests.unit.tfmetareg.report.workdirs import (
 )
 from tfmetareg.errors import UserError
 from tfmetareg.report.curves import epochs_until, mean_curves, read_seed_stages
-from tfmetareg.report.page import draw_figures, write_report
+from tfmetareg.report.page import write_report
+from tfmetareg.report.pictures import draw_pictures
 from tfmetareg.report.pooling import pool_results
 from tfmetareg.report.results import read_examples, read_results, read_scores
 from tfmetareg.report.tables import build_table, to_markdown
@@ -70,9 +71,11 @@ def test_the_time_of_the_alignment_is_kept_apart(seeds, tmp_path):
 
 def test_figures_of_one_seed_say_so(seeds, tmp_path):
     pool_results(seeds, tmp_path)
-    shown = {picture.title: picture.text for picture in draw_figures(tmp_path, read_results(tmp_path))}
+    pictures = draw_pictures(tmp_path, read_results(tmp_path))
+    shown = {picture.title: picture.text for picture in pictures.images}
     said = {title for title, text in shown.items() if "Of the first seed, 0." in text}
-    assert {"Registered pairs", "Deformation of one pair"} <= said
+    assert {"The same pairs by every method", "Deformation of one pair"} <= said
+    assert "Of the first seed, 0." in pictures.pairs_text
     assert "Fine-tuning curves" not in said
 
 

@@ -7,7 +7,15 @@ import pytest
 from matplotlib.image import imread
 
 from tfmetareg.report.figures import save_figure
-from tfmetareg.report.registration import RegistrationPanels, draw_registered, figure_jacobian, figure_points
+from tfmetareg.report.registration import (
+    RegistrationPanels,
+    draw_registered,
+    figure_grid,
+    figure_jacobian,
+    figure_points,
+    shrink_factors,
+    shrunk,
+)
 
 
 def pair(shape=(60, 80), moving=(50, 40), **changes) -> RegistrationPanels:
@@ -17,6 +25,8 @@ def pair(shape=(60, 80), moving=(50, 40), **changes) -> RegistrationPanels:
         "fixed": rng.random(shape, np.float32),
         "before": rng.random(shape, np.float32),
         "warped": rng.random(shape, np.float32),
+        "moving_shape": moving,
+        "fixed_shape": shape,
         "displacement": np.float32(rng.normal(0, 1, (*shape, 2))),
         "determinant": np.ones((shape[0] - 1, shape[1] - 1), np.float32),
     }
@@ -37,9 +47,42 @@ def test_every_figure_is_drawn_whatever_the_shapes(tmp_path, shape, moving):
         assert min(image.shape[:2]) > 60 and image[..., :3].std() > 0.05
 
 
-def test_a_large_image_is_drawn_from_fewer_pixels():
-    figure = draw_registered(pair((1900, 2000), (1000, 100)))["overlay"]
-    assert max(figure.axes[0].get_images()[0].get_array().shape) <= 900
+@pytest.mark.parametrize("shape", [(60, 80), (20, 200), (200, 20)])
+def test_panels_lie_side_by_side_and_keep_their_proportions(shape):
+    """The figure is laid out by hand."""
+    figure = figure_grid(pair(shape, (50, 40)))
+    width, height = figure.get_size_inches()
+    boxes = [axis.get_position() for axis in figure.axes]
+    for box, (rows, columns) in zip(boxes, (shape, (50, 40), shape)):
+        assert box.height * height / (box.width * width) == pytest.approx(rows / columns)
+        assert 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
+    figure.draw_without_rendering()
+    titles = [axis.title.get_window_extent() for axis in figure.axes]
+    assert titles[0].x1 < titles[1].x0 and titles[1].x1 < titles[2].x0
+    assert titles[0].y0 == pytest.approx(titles[1].y0)
+
+
+def test_images_of_two_contrasts_have_no_overlay():
+    assert set(draw_registered(pair(comparison="checkerboard"))) == {"checkerboard", "grid", "jacobian"}
+
+
+def test_figures_are_in_pixels_of_the_whole_images_and_in_colour():
+    red = np.zeros((60, 80, 3), np.float32) + np.float32([1, 0, 0])
+    figure = figure_grid(pair(fixed=red, moving_shape=(1000, 800), fixed_shape=(600, 800)))
+    fixed, moving, *_ = figure.axes
+    assert fixed.get_images()[0].get_array().shape == (60, 80, 3)
+    assert fixed.get_images()[0].get_extent() == [-0.5, 799.5, 599.5, -0.5]
+    assert moving.get_images()[0].get_extent() == [-0.5, 799.5, 999.5, -0.5]
+
+
+@pytest.mark.parametrize("shape", [(1900, 2000), (8, 3000), (1801, 7, 3), (900, 900)])
+def test_a_large_image_is_shrunk_by_block_means(shape):
+    image = np.random.default_rng(0).random(shape)
+    small = shrunk(image)
+    assert max(small.shape[:2]) <= 900 and small.shape[2:] == image.shape[2:]
+    rows, columns = shrink_factors(shape)
+    np.testing.assert_allclose(small[0, 0], image[:rows, :columns].mean(axis=(0, 1)))
 
 
 def test_folds_are_marked_however_small_and_their_share_told():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.unit.tfmetareg.report.workdirs import write_result
+from tfmetareg.files import from_cell, to_cell
 from tfmetareg.report.results import read_results
-from tfmetareg.report.tables import build_table, to_csv, to_markdown
+from tfmetareg.report.tables import build_table, markdown_rows, to_csv, to_markdown
 
 
 def spread(mean, std=0.05):
@@ -137,3 +141,16 @@ def test_dice_and_millimetres_have_columns_only_where_some_row_has_them(tmp_path
     assert (by_heading[1]["Distance (mm)"], by_heading[1]["Dice"]) == ("0.62 ± 0.05", "0.812 ± 0.050")
     assert (best(table)["Distance (mm)"], best(table)["Dice"]) == (["ANTs SyN"], ["Ours (10)"])
     assert to_csv(table).splitlines()[1] == "transfer,,2.5,0.5,,,0.7,0.05,0.5,,,0.02,34.0"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=30))
+def test_a_name_in_a_csv_file_is_no_formula_and_comes_back(name):
+    assert not to_cell(name).startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert from_cell(to_cell(name)) == name
+
+
+def test_names_are_no_markup_in_markdown():
+    (head, _, row) = markdown_rows([("Method", "Pair"), ("<b>|*a*", "line\nbreak `x` [y](z)")]).splitlines()
+    assert row == r"| \<b>\|\*a\* | line break \`x\` \[y](z) |"
+    assert head.startswith("| Method")

@@ -15,8 +15,13 @@ COLUMNS = (
 SIZE = 32
 
 
-def write_result(workdir, method, *, distance=2.0, landmarks=3, loss=-0.5, **changes):
-    """Writes the three files of a result; `changes` replace keys of the JSON record."""
+def write_result(
+    workdir, method, *, distance=2.0, landmarks=3, loss=-0.5, names=("pair0", "pair1"), **changes
+):
+    """Writes the three files of a result; `changes` replace keys of the JSON record.
+
+    The first pair's distance is half a pixel below `distance`, the second one's above.
+    """
     folder = Path(workdir, "results")
     folder.mkdir(parents=True, exist_ok=True)
     measured = distance is not None
@@ -41,21 +46,32 @@ def write_result(workdir, method, *, distance=2.0, landmarks=3, loss=-0.5, **cha
     with open(folder / f"{method}.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-        for pair, offset in enumerate((-0.5, 0.5)):
+        for pair, (name, offset) in enumerate(zip(names, (-0.5, 0.5))):
             after = [6.0, distance + offset] if measured else ["", ""]
             measures = [0.3, 0.7, 0.2, 0.5, 0.02, 0.034, loss + offset]
-            writer.writerow([f"pair{pair}", f"eye{pair}", *after, *measures])
-    write_examples(folder / f"{method}.examples.npz", shift=1.0, landmarks=landmarks if measured else 0)
+            writer.writerow([name, f"eye{pair}", *after, *measures])
+    write_examples(
+        folder / f"{method}.examples.npz", shift=1.0, landmarks=landmarks if measured else 0, names=names
+    )
 
 
-def write_examples(path, *, shift, landmarks, pairs=2):
+def write_scores(path, rows):
+    """Writes a result's scores of single pairs; `rows` hold what each pair has, "key" among it."""
+    with open(path, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, (*COLUMNS, "dice_before", "dice"), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_examples(path, *, shift, landmarks, names=("pair0", "pair1")):
     """Writes example pairs whose displacement is `shift` pixels along the rows everywhere."""
+    pairs = len(names)
     random = np.random.default_rng(0)
     images = random.random((3, pairs, SIZE, SIZE)).astype(np.float32)
     displacement = np.zeros((pairs, SIZE, SIZE, 2), np.float32)
     displacement[..., 0] = shift
     points = random.uniform(4, SIZE - 5, (landmarks, 2)).astype(np.float32)
-    arrays = {"key": np.array([f"pair{i}" for i in range(pairs)]), "displacement": displacement}
+    arrays = {"key": np.array(names), "displacement": displacement}
     arrays.update(zip(("moving", "fixed", "warped"), images))
     for i in range(pairs):
         arrays[f"fixed_landmarks_{i}"] = points
