@@ -46,16 +46,23 @@ build pairs "$data/octa_scp" target octa_scp
 
 "$python" train.py --mode reproduce --config "$config" --data.root "$records" --workdir "$work"
 
+# What the meta-trained weights do on the source tasks: one process for all tasks with a test split, and one for those of
+# one subject, whose pairs are all in the training split.
+weights=
+for file in "$work/reptile/model.h5" "$work"/seed-*/reptile/model.h5; do # Several seeds have a folder each.
+    [ -e "$file" ] && weights="$weights\"$file\","
+done
+test= train=
 for task in brain_t1w brain_t1gd brain_t2w abdomen_ct octa_6mm oasis_t1w; do
-    ls "$records/$task"-*.tfrecord-* >/dev/null 2>&1 || continue
-    split=test # A task of one subject has all its pairs in the training split.
-    ls "$records/$task"-test.tfrecord-* >/dev/null 2>&1 || split=train
-    for weights in "$work/reptile/model.h5" "$work"/seed-*/reptile/model.h5; do # Several seeds have a folder each.
-        [ -e "$weights" ] || continue
-        folder=${weights%/reptile/model.h5} method=reptile
-        [ "$folder" = "$work" ] || method=reptile-${folder##*/}
-        "$python" train.py --mode evaluate --config "$config" --data.root "$records" \
-            --workdir "$work/tasks/$task" --evaluate.weights "$weights" --evaluate.method "$method" \
-            --evaluate.task "$task" --evaluate.split "$split"
-    done
+    if ls "$records/$task"-test.tfrecord-* >/dev/null 2>&1; then
+        test="$test$task,"
+    elif ls "$records/$task"-train.tfrecord-* >/dev/null 2>&1; then
+        train="$train$task,"
+    fi
+done
+for split in test train; do
+    eval "tasks=\$$split"
+    [ -n "$tasks" ] && [ -n "$weights" ] || continue
+    "$python" train.py --mode evaluate --config "$config" --data.root "$records" --workdir "$work" \
+        --evaluate.weights "[$weights]" --evaluate.task "[$tasks]" --evaluate.split "$split"
 done

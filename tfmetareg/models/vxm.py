@@ -108,7 +108,8 @@ def _network(
     stride = 2 ** (len(encoder) // convolutions_per_level)
     check_power("svf_resolution", svf_resolution, stride)
     check_power("int_resolution", integration["int_resolution"], stride)
-    network = vxm.networks.VxmDense(
+    # AutoGraph would take seconds to convert its layers, and they need no conversion.
+    network = tf.autograph.experimental.do_not_convert(vxm.networks.VxmDense)(
         tuple(-(-side // stride) * stride for side in image_shape),
         nb_unet_features=[list(part) for part in features],
         nb_unet_conv_per_level=convolutions_per_level,

@@ -67,7 +67,7 @@ def save_weights(model: RegistrationModel, path: Union[str, os.PathLike]) -> Non
     if not all(np.isfinite(value).all() for layer in layers.values() for value in layer.get_weights()):
         raise UserError(f"{path}: not written, the weights are not finite; lower the learning rate.")
     with published(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", locking=False) as file:  # Some disks have no locks.
             file.attrs.update(backend="tensorflow", keras_version=keras.__version__)
             if model.architecture:
                 file.attrs["tfmetareg"] = json.dumps(dataclasses.asdict(model.architecture))

@@ -7,6 +7,7 @@ hence it imports nothing but h5py and NumPy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -27,6 +28,8 @@ _STARTED, _FINISHED = b"started\n", b"finished\n"
 # The most that deflate, the densest of HDF5's own compressions, can shrink data.
 _MOST_COMPRESSION = 1032
 
+# SHA-256 of the weights that come with the package.
+SHIPPED_DIGESTS = frozenset({"148b72fb4334720c1660662d953833a8266ed1994ac8abe59149efdfdb9e697c"})
 # Whether files could be read, by device, inode, modification time and size.
 _known: dict[tuple[int, ...], bool] = {}
 
@@ -71,7 +74,8 @@ def _can_be_read(path: Path) -> bool:
     """Whether reading the file ends, with its content or with an exception; checked once per version."""
     version = _version(path)
     if version not in _known:
-        _known[version] = _ends_in_second_process(path)
+        shipped = hashlib.sha256(path.read_bytes()).hexdigest() in SHIPPED_DIGESTS
+        _known[version] = shipped or _ends_in_second_process(path)
     return _known[version]
 
 
@@ -98,7 +102,7 @@ def _ends_in_second_process(path: Path) -> bool:
 
 
 def _read(path: Path) -> WeightsContent:
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:  # Some disks have no locks; files are published whole.
         architecture = _named(file.attrs, "tfmetareg", "name", "options")
         keras_class = _named(file.attrs, "model_config", "class_name", "config")
         if _has(file, "layers") and "layer_names" not in file.attrs:

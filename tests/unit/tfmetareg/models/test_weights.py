@@ -22,6 +22,7 @@ from tfmetareg.models import weights_file
 from tfmetareg.models.build import load_model, resolve_network
 from tfmetareg.models.registry import Architecture, build_model
 from tfmetareg.models.weights import describe, load_weights, save_weights
+from tfmetareg.registration.weights import SHIPPED
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 FEATURES = [[4, 4], [4, 4, 4]]
@@ -404,7 +405,7 @@ def test_the_check_imports_neither_tensorflow_nor_this_package():
     tree = ast.parse(Path(weights_file.__file__).read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    standard = {"__future__", "json", "math", "os", "pathlib", "re", "subprocess", "sys", "typing"}
+    standard = {"__future__", "hashlib", "json", "math", "os", "pathlib", "re", "subprocess", "sys", "typing"}
     assert names - standard == {"h5py", "numpy"}
 
 
@@ -445,6 +446,18 @@ def test_without_a_second_process_a_file_is_read_at_once(model, saved, tmp_path,
     monkeypatch.setattr(sys, "executable", executable)
     shutil.copyfile(saved, tmp_path / "model.h5")
     load_weights(model, tmp_path / "model.h5")
+
+
+def test_the_shipped_weights_need_no_second_process(tmp_path, monkeypatch):
+    """They are known by their SHA-256: whoever renews them renews `SHIPPED_DIGESTS`."""
+    shutil.copyfile(SHIPPED["start"], tmp_path / "start.h5")
+    monkeypatch.setattr(weights_file, "_ends_in_second_process", lambda path: False)
+    assert describe(tmp_path / "start.h5").name == "vxm_dense"
+    damaged = bytearray(SHIPPED["start"].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "other.h5").write_bytes(damaged)
+    with pytest.raises(UserError, match="reading it ends the program"):
+        describe(tmp_path / "other.h5")
 
 
 KERNEL = "model_weights/vxm_dense_flow/vxm_dense_flow/kernel:0"
