@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NIFTI = (".nii", ".nii.gz")
-FORMATS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", *NIFTI, ".npy")
+FORMATS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", *NIFTI, ".npy", ".dcm")
 COLOURS = ("green", "luminance")
 FITS = ("resize", "pad", "crop")
 INTENSITIES = ("equalize", "clahe", "percentile", "none")

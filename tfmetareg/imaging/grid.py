@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
-
-from tfmetareg.files import StrPath
-from tfmetareg.imaging.volumes import MM, parse_slice_reference
-
-# A slice is perpendicular to the (x, y) plane if one of its axes, projected onto the plane, is shorter than
-# this.
-_PERPENDICULAR = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Where the pixels of a 2D image lie in space, with SimpleITK's conventions.
+    """Where the pixels of an image lie, with SimpleITK's conventions: a 2D image, or one slice in 3D space.
 
     >>> import numpy as np
     >>> grid = Grid((48, 40), spacing=(0.5, 2.0), origin=(10.0, 20.0))
@@ -32,16 +22,43 @@ class Grid:
 
     Attributes:
         shape: (height, width) in pixels.
-        spacing: pixel size (x, y), mm.
-        origin: place (x, y) of the first pixel's centre, mm.
-        direction: orthonormal 2 x 2 matrix, row by row. Its first column is the direction along a row of
-            pixels, its second column the direction down a column of pixels.
+        spacing: pixel size (x, y), mm; of a slice in space also its thickness, (x, y, z).
+        origin: place of the first pixel's centre, mm: 2 numbers, of a slice in space 3.
+        direction: orthonormal matrix, row by row: 4 numbers, of a slice in space 9. Its first column is the
+            direction along a row of pixels, its second column the direction down a column of pixels.
+        is_known: whether the file's header tells where the pixels lie: places are then mm in the patient's
+            or scanner's frame, LPS. Else they are what ITK takes for places where nothing is told: pixel
+            indices, times a printing resolution if there is one.
     """
 
     shape: tuple[int, int]
-    spacing: tuple[float, float] = (1.0, 1.0)
-    origin: tuple[float, float] = (0.0, 0.0)
-    direction: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
+    spacing: tuple[float, ...] = (1.0, 1.0)
+    origin: tuple[float, ...] = (0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)
+    is_known: bool = dataclasses.field(default=False, compare=False)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the space that the pixels lie in: 2, or 3 for a slice in space."""
+        return len(self.origin)
+
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Size of a pixel, (row, column)."""
+        return self.spacing[1], self.spacing[0]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """From (column, row, slice) to RAS, mm, as NIfTI has it: float64 (4, 4).
+
+        >>> Grid((8, 9), (0.5, 2.0), (10.0, 20.0)).affine.tolist()[0]
+        [-0.5, 0.0, 0.0, -10.0]
+        """
+        space = self.in_space()
+        affine = np.eye(4)
+        affine[:3, :3] = np.reshape(space.direction, (3, 3)) * space.spacing
+        affine[:3, 3] = space.origin
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
     def places(self, points: np.ndarray) -> np.ndarray:
         """Physical places of points.
@@ -50,111 +67,178 @@ class Grid:
             points: (..., 2), (row, column), pixels.
 
         Returns:
-            float64 (..., 2), (x, y), mm.
+            float64 (..., 2 or 3), (x, y) or (x, y, z), mm.
         """
-        return np.asarray(points, np.float64)[..., ::-1] @ self._axes().T + self.origin
+        return np.asarray(points, np.float64)[..., ::-1] @ self._steps().T + self.origin
 
     def points(self, places: np.ndarray) -> np.ndarray:
-        """Inverse of `places`: the points, (row, column) in pixels, at places (x, y) in mm."""
-        return ((np.asarray(places, np.float64) - self.origin) @ np.linalg.inv(self._axes()).T)[..., ::-1]
+        """Inverse of `places`; the foot of the perpendicular for places beside the plane of a slice.
 
-    def image(self, values: np.ndarray) -> sitk.Image:
-        """A SimpleITK image on this grid, of (height, width) numbers or (height, width, n) vectors."""
-        image = sitk.GetImageFromArray(values, isVector=values.ndim > 2)
+        Args:
+            places: (..., 2 or 3), mm.
+
+        Returns:
+            float64 (..., 2), (row, column), pixels.
+        """
+        inverse = np.linalg.pinv(self._steps())
+        return ((np.asarray(places, np.float64) - self.origin) @ inverse.T)[..., ::-1]
+
+    def from_lps(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points at physical places, and how far those are from the plane of the pixels.
+
+        >>> import numpy as np
+        >>> axial = Grid((8, 8), (0.5, 0.5, 3.0), (0.0, 0.0, 10.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+        >>> points, distance = axial.from_lps(np.array([[1.0, 2.0, 10.5]]))
+        >>> points.tolist(), distance.tolist()
+        ([[4.0, 2.0]], [0.5])
+
+        Args:
+            places: (n, 3), mm, LPS; (n, 2) on a 2D grid. Of places in space, a 2D grid takes (x, y).
+
+        Returns:
+            float64 (n, 2), (row, column), pixels, and float64 (n,), mm; 0 on a 2D grid.
+
+        Raises:
+            ValueError: `places` of two numbers on the grid of a slice in space.
+        """
+        places = np.asarray(places, np.float64)
+        if places.shape[1] < self.dimension:
+            raise ValueError(f"places must have {self.dimension} numbers each, got shape {places.shape}")
+        places = places[:, : self.dimension]
+        points = self.points(places)
+        return points, np.linalg.norm(self.places(points) - places, axis=1) * (self.dimension == 3)
+
+    def in_space(self) -> Grid:
+        """The grid of a slice in space; a 2D grid is put into the plane z = 0.
+
+        >>> Grid((8, 9), (0.5, 2.0), (10.0, 20.0)).in_space().origin
+        (10.0, 20.0, 0.0)
+        """
+        if self.dimension == 3:
+            return self
+        direction = np.eye(3)
+        direction[:2, :2] = np.reshape(self.direction, (2, 2))
+        return dataclasses.replace(
+            self,
+            spacing=(*self.spacing, 1.0),
+            origin=(*self.origin, 0.0),
+            direction=tuple(direction.ravel().tolist()),
+        )
+
+    def image(self, values: np.ndarray, slices: int = 1) -> sitk.Image:
+        """A SimpleITK image on this grid.
+
+        Args:
+            values: (height, width) numbers or (height, width, n) vectors.
+            slices: how often the image of a slice in space holds it, one above the other.
+        """
+        is_vector = values.ndim > 2
+        stacked = np.stack([values] * slices) if self.dimension == 3 else values
+        image = sitk.GetImageFromArray(stacked, isVector=is_vector)
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
         return image
 
-    def _axes(self) -> np.ndarray:
-        return np.reshape(self.direction, (2, 2)) * self.spacing
+    def _steps(self) -> np.ndarray:
+        """(2 or 3, 2), mm: the steps to the next column and to the next row."""
+        axes = np.reshape(self.direction, (self.dimension, self.dimension)) * self.spacing
+        return axes[:, :2]
 
 
-def read_grid(path: StrPath, shape: tuple[int, int]) -> Grid:
-    """The grid of an image file, as SimpleITK reads it.
-
-    A TIFF or JPEG file with a resolution has the pixel size of that resolution. The grid of a slice of an
-    oblique volume is rotated into the (x, y) plane about its first pixel. A slice perpendicular to that
-    plane (sagittal or coronal) gets the identity as its direction, as SimpleITK's own slices do.
-
-    Args:
-        path: an image, or a slice of a NIfTI volume: `volume.nii.gz#12`, see `volumes`.
-        shape: (height, width) of the image.
-
-    Returns:
-        The grid; `Grid(shape)`, in which places are pixel indices, if SimpleITK cannot read the file's
-        geometry, for instance that of a NumPy file.
-
-    Raises:
-        UserError: the text after `#` is not a slice.
-    """
-    reference = parse_slice_reference(Path(path))
-    if reference is not None:
-        return _slice_grid(reference.path, reference.slice_index, shape)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return Grid(shape)
-    if reader.GetSize()[1::-1] != tuple(shape):
-        return Grid(shape)
-    dimensions = reader.GetDimension()
-    axes = np.reshape(reader.GetDirection(), (dimensions, dimensions)) * reader.GetSpacing()
-    return _in_plane(shape, axes, reader.GetOrigin())
+def in_one_space(one: Grid, other: Grid) -> tuple[Grid, Grid]:
+    """Two grids in a space of one dimension: both 2D, or both as slices in space."""
+    if one.dimension == other.dimension:
+        return one, other
+    return one.in_space(), other.in_space()
 
 
 def itk_grid(image: sitk.Image) -> Grid:
-    """The grid of a 2D SimpleITK image.
+    """The grid of a SimpleITK image, 2D or of one slice.
+
+    Its place is known unless the image has the geometry that SimpleITK gives to images without one: spacing
+    1, origin 0, no turn.
 
     >>> itk_grid(sitk.Image(40, 48, sitk.sitkUInt8)).shape
     (48, 40)
+
+    Raises:
+        ValueError: the image has more axes, or more than one slice.
     """
-    return Grid(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    size, dimension = image.GetSize(), image.GetDimension()
+    axes = np.array([*in_plane_axes(size), *range(2, dimension)])
+    axes[2:] = sorted({*range(dimension)} - {*axes[:2]})
+    direction = np.reshape(image.GetDirection(), (dimension, dimension))
+    width, height = (size[axis] for axis in axes[:2])
+    grid = Grid(
+        (height, width),
+        tuple(image.GetSpacing()[axis] for axis in axes),
+        image.GetOrigin(),
+        tuple(direction[:, axes].ravel().tolist()),
+    )
+    none = Grid((height, width)) if dimension == 2 else Grid((height, width)).in_space()
+    return dataclasses.replace(grid, is_known=grid != none)
 
 
-def affine_grid(affine: np.ndarray, shape: tuple[int, int]) -> Grid:
-    """The grid of a 2D image whose pixel in row j and column i is voxel (i, j) of a NIfTI file.
+def in_plane_axes(size: Sequence[int]) -> tuple[int, int]:
+    """The axes along a row and down a column of an image that may be a volume of one slice.
+
+    >>> in_plane_axes((40, 48)), in_plane_axes((40, 48, 1)), in_plane_axes((1, 40, 48))
+    ((0, 1), (0, 1), (1, 2))
+
+    Args:
+        size: length of each axis.
+
+    Raises:
+        ValueError: there are more than three axes, or three longer than 1, or only one.
+    """
+    if len(size) not in (2, 3) or (len(size) == 3 and 1 not in size):
+        raise ValueError(f"must be one 2D image, got an array of shape {tuple(size)}")
+    across = len(size) - 1 - [*size][::-1].index(1) if len(size) == 3 else None
+    first, second = (axis for axis in range(len(size)) if axis != across)
+    return first, second
+
+
+def affine_grid(affine: np.ndarray, shape: tuple[int, ...]) -> Grid:
+    """The grid of a slice in space from a NIfTI affine; for axes not quite perpendicular, the nearest such.
 
     >>> import numpy as np
-    >>> affine_grid(np.diag([2.0, 3.0, 1.0, 1.0]), (48, 40)).spacing
-    (2.0, 3.0)
+    >>> affine_grid(np.diag([2.0, 3.0, 5.0, 1.0]), (48, 40)).spacing
+    (2.0, 3.0, 5.0)
 
     Args:
-        affine: (4, 4), from voxels to RAS, mm.
+        affine: (4, 4), from (column, row, slice) to RAS, mm.
         shape: (height, width) of the image.
+
+    Returns:
+        The grid, with a place that is known, on which the image's centre lies where the affine has it.
     """
-    lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3]
-    return _in_plane(shape, lps[:, :3], lps[:, 3])
-
-
-def _slice_grid(path: Path, index: int, shape: tuple[int, int]) -> Grid:
-    """The grid of an axial slice of a NIfTI volume: patient's right on the left, front at the top."""
-    volume: Any = nibabel.load(path)  # Its type is that of any image, which has no affine.
-    orientation = nibabel.io_orientation(volume.affine)
-    affine = volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.shape[:3])
-    affine[:3] *= MM.get(volume.header.get_xyzt_units()[0], 1.0)
-    last = [shape[1] - 1, shape[0] - 1]
-    lps = np.diag([-1.0, -1.0, 1.0])
-    return _in_plane(shape, -lps @ affine[:3, :3], lps @ (affine @ [*last, index, 1])[:3])
-
-
-def _in_plane(shape: tuple[int, int], axes: np.ndarray, origin: Sequence[float]) -> Grid:
-    """The grid in the (x, y) plane of an image in space.
-
-    Args:
-        shape: (height, width).
-        axes: (2 or 3, 2 or more); the first two columns are the steps along a row and down a column, mm.
-        origin: place of the first pixel, mm.
-    """
-    spacing = np.linalg.norm(axes[:, :2], axis=0)
-    u, stretch, v = np.linalg.svd((axes[:, :2] / spacing)[:2])
-    direction = np.eye(2) if stretch.min() < _PERPENDICULAR else u @ v
-    a, b, c, d = direction.ravel().tolist()
-    height, width = shape
+    steps, origin = np.split(np.diag([-1.0, -1.0, 1.0]) @ affine[:3], [3], axis=1)
+    spacing = np.linalg.norm(steps, axis=0)
+    u, _, v = np.linalg.svd(steps[:, :2] / spacing[:2], full_matrices=False)
+    plane = u @ v
+    normal = np.cross(*plane.T)
+    height = normal @ steps[:, 2]
+    thickness = abs(height) if height else 1.0
+    rows, columns = shape
+    centre = (np.array([columns, rows]) - 1) / 2
+    first = origin[:, 0] + (steps[:, :2] - plane * spacing[:2]) @ centre
+    direction = np.column_stack([plane, normal * (np.sign(height) or 1.0)])
     return Grid(
-        (height, width),
-        (float(spacing[0]), float(spacing[1])),
-        (float(origin[0]), float(origin[1])),
-        (a, b, c, d),
+        (rows, columns),
+        (float(spacing[0]), float(spacing[1]), float(thickness)),
+        tuple(first.tolist()),
+        tuple(direction.ravel().tolist()),
+        is_known=True,
+    )
+
+
+def in_plane_grid(grid: Grid) -> Grid:
+    """The 2D grid of a slice in an axial plane, without its height."""
+    direction = np.reshape(grid.direction, (3, 3))[:2, :2]
+    return dataclasses.replace(
+        grid,
+        spacing=grid.spacing[:2],
+        origin=grid.origin[:2],
+        direction=tuple(direction.ravel().tolist()),
     )

@@ -1,22 +1,17 @@
-"""An image as the caller gives it: pixels with all channels, and their grid."""
+"""An image: pixels with all channels, and the grid that tells where they lie."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its customary name
 
 from tfmetareg.errors import UserError
-from tfmetareg.imaging.grid import Grid, affine_grid, itk_grid, read_grid
-from tfmetareg.imaging.read import check_image, is_nifti, one_channel, read_pixels, without_trailing_axes
-from tfmetareg.imaging.volumes import MM, slice_spacing
+from tfmetareg.imaging.grid import Grid
 
-# NumPy array, path, SimpleITK image or nibabel image.
-ImageLike = Union[str, os.PathLike, np.ndarray, Any]
+MIN_SIDE = 8
+_COLOUR_SIZES = (3, 4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,12 +23,14 @@ class Image:
         grid: where the pixels lie; `Grid(shape)` if unknown.
         name: name in error messages: the image's path, or for instance "moving".
         spacing: pixel size (row, column) in mm of images that have one, else None.
+        notes: what was done to read it that other programs do differently, a sentence each.
     """
 
     pixels: np.ndarray
     grid: Grid
     name: str = "image"
     spacing: Optional[tuple[float, float]] = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,63 +52,68 @@ class Image:
             UserError: the image is not 2D, has fewer than 8 pixels a side, holds NaN or infinity, or is
                 constant.
         """
-        pixels = self.pixels if is_nifti(self.name) else one_channel(self.pixels, colour)
+        pixels = one_channel(self.pixels, colour)
         check_image(pixels, self.name)
         return pixels
 
 
-def open_image(source: ImageLike, name: str = "image") -> Image:
-    """Opens an image of any supported kind.
-
-    >>> import numpy as np
-    >>> open_image(np.zeros((20, 30), np.uint8)).shape
-    (20, 30)
-
-    Args:
-        source: path of any file that `read_image` reads, `volume.nii.gz#12` included; NumPy array
-            (height, width) or (height, width, channels); 2D SimpleITK or nibabel image, with its grid.
-        name: name in error messages of an image without a path.
+def height_width(pixels: np.ndarray, name: str) -> tuple[int, int]:
+    """(height, width) of an image with or without channels.
 
     Raises:
-        UserError: the file cannot be read, or the image is not 2D.
+        UserError: the array has neither two nor three axes.
     """
-    if isinstance(source, Image):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        pixels = read_pixels(path)
-        grid = read_grid(path, _height_width(pixels, str(source)))
-        return Image(pixels, grid, str(source), slice_spacing(path))
-    if isinstance(source, sitk.Image):
-        return _from_itk(source, name)
-    if type(source).__module__.startswith("nibabel."):
-        return _from_nibabel(source, name)
-    if isinstance(source, np.ma.MaskedArray):
-        raise UserError(f"{name}: must be a plain array, got a masked one; fill it first.")
-    pixels = np.array(source)  # The caller may go on to change his.
-    return Image(pixels, Grid(_height_width(pixels, name)), name)
-
-
-def _from_itk(image: sitk.Image, name: str) -> Image:
-    if image.GetDimension() == 3 and image.GetSize()[2] == 1:
-        image = image[:, :, 0]
-    if image.GetDimension() != 2:
-        raise UserError(f"{name}: must be a 2D image, got {image.GetDimension()} axes; take a slice of it.")
-    grid = itk_grid(image)
-    return Image(sitk.GetArrayFromImage(image), grid, name, grid.spacing[::-1])
-
-
-def _from_nibabel(image: Any, name: str) -> Image:
-    voxels = without_trailing_axes(np.asarray(image.dataobj))
-    if voxels.ndim != 2:
-        raise UserError(f"{name}: must be a 2D image, got shape {voxels.shape}; take a slice of it.")
-    units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
-    scale = np.diag([*[MM.get(units, 1.0)] * 3, 1.0])
-    grid = affine_grid(scale @ image.affine, (voxels.shape[1], voxels.shape[0]))
-    return Image(voxels.T, grid, name, grid.spacing[::-1])
-
-
-def _height_width(pixels: np.ndarray, name: str) -> tuple[int, int]:
     if pixels.ndim not in (2, 3):
         raise UserError(f"{name}: must be one 2D image, got an array of shape {pixels.shape}.")
     return pixels.shape[0], pixels.shape[1]
+
+
+def check_image(image: np.ndarray, where: str) -> None:
+    """Refuses an image that cannot be registered.
+
+    Args:
+        image: array of any shape and dtype.
+        where: name of the image in the error.
+
+    Raises:
+        UserError: the image is not 2D or not of real numbers, has fewer than 8
+            pixels a side, holds NaN or infinity, or is constant.
+    """
+    if image.ndim != 2:
+        raise UserError(
+            f"{where}: must be one 2D image, got an array of shape {image.shape}; "
+            "cut slices first, or name one of a NIfTI volume, as in `volume.nii.gz#12`."
+        )
+    if image.dtype.kind not in "buif":
+        raise UserError(f"{where}: intensities must be real numbers, got {image.dtype}; convert it.")
+    if min(image.shape) < MIN_SIDE:
+        raise UserError(
+            f"{where}: each side must have at least {MIN_SIDE} pixels, got {image.shape}; remove it."
+        )
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise UserError(f"{where}: holds NaN or infinity; replace those pixels or remove the image.")
+    if image.min() == image.max():
+        raise UserError(f"{where}: constant image, every pixel is {image.flat[0]}; remove it.")
+
+
+def one_channel(image: np.ndarray, colour: str) -> np.ndarray:
+    """One channel, (height, width), of a grey or colour image; alpha is dropped.
+
+    >>> import numpy as np
+    >>> one_channel(np.arange(12).reshape(2, 2, 3), "green").tolist()
+    [[1, 4], [7, 10]]
+
+    Args:
+        image: (height, width) or (height, width, 1 to 4); an array of any other shape is returned unchanged.
+        colour: grey value of a colour image: "green" or "luminance".
+    """
+    if image.ndim != 3:
+        return image
+    channels = image.shape[-1]
+    if channels in (1, 2):
+        return image[..., 0]
+    if channels not in _COLOUR_SIZES:
+        return image
+    if colour == "green":
+        return image[..., 1]
+    return image[..., :3].astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], np.float32)

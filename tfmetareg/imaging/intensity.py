@@ -99,6 +99,10 @@ def scale(image: np.ndarray, percentiles: tuple[float, float] = PERCENTILES) -> 
     return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
 
 
+# Without its graph, which takes seconds to make, and is made again for every size.
+_equalize = tf.autograph.experimental.do_not_convert(tfa.image.equalize.python_function)
+
+
 def equalize(image: np.ndarray) -> np.ndarray:
     """Equalises the histogram with `tfa.image.equalize`.
 
@@ -120,7 +124,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
     repeats = -(-LEVELS * PIXELS_PER_LEVEL // image.size)
     with tf.device("CPU"):
         repeated = tf.tile(tf.constant(quantised)[..., None], [repeats, 1, 1])
-        equalized = tfa.image.equalize(repeated, bins=LEVELS)[: len(image), :, 0].numpy()
+        equalized = _equalize(repeated, bins=LEVELS)[: len(image), :, 0].numpy()
     return _limit_background((equalized / (LEVELS - 1)).astype(np.float32), quantised > 0)
 
 

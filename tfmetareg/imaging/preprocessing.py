@@ -13,9 +13,10 @@ from tfmetareg.errors import UserError
 from tfmetareg.geometry.align import KINDS, align
 from tfmetareg.geometry.frame import FrameMapping, centre_mapping, inside_image, resize_mapping
 from tfmetareg.imaging.choices import COLOURS, FITS, INTENSITIES, PERCENTILES
+from tfmetareg.imaging.image import check_image
 from tfmetareg.imaging.intensity import CLAHE_CLIP_LIMIT, LEVELS, map_intensities, scale_by_dtype, unit_range
-from tfmetareg.imaging.read import check_image
-from tfmetareg.imaging.tables import check_inside
+from tfmetareg.imaging.labels import label_codes
+from tfmetareg.imaging.landmarks import check_inside
 from tfmetareg.types import ImagePair
 
 # To be raised with every change that gives other records: old and new records must not be mixed.
@@ -143,12 +144,13 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
         preprocessing: settings.
 
     Returns:
-        The pair with uint8 images of `image_size`, and the alignment of the moving image, not applied.
+        The pair with uint8 images of `image_size`, the codes of their labels, and the alignment of the moving
+        image, not applied.
 
     Raises:
         UserError: an image that is not 2D, not finite or constant, does not
             fit, or has an unknown spacing; landmarks outside their image, or
-            different numbers of landmarks.
+            different numbers of landmarks; more labels than a record holds.
     """
     check_pair(pair)
     changed: dict[str, Any] = {}
@@ -161,6 +163,9 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
             changed[f"{name}_spacing"] = mapping.spacing(spacing)
         if labels is not None:
             changed[f"{name}_labels"] = mapping.labels(labels)
+    if pair.moving_labels is not None and pair.fixed_labels is not None:
+        codes = label_codes(changed["moving_labels"], changed["fixed_labels"], f"pair {pair.key}")
+        changed["moving_labels"], changed["fixed_labels"], changed["label_values"] = codes
     prepared = _with_landmarks_inside(dataclasses.replace(pair, **changed))
     alignment = align(prepared.moving, prepared.fixed, preprocessing.align)
     return dataclasses.replace(prepared, alignment=alignment)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from tfmetareg.errors import UserError
 from tfmetareg.files import write_json
@@ -39,6 +39,48 @@ def is_described(weights: Path, preprocessing: Preprocessing) -> bool:
         return False
 
 
+def preprocessing_differences(
+    weights: Path, image_shape: Sequence[int], description: dict[str, Any]
+) -> Optional[dict[str, dict[str, Any]]]:
+    """In what the images that weights were trained on were prepared otherwise than some records.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model, made = Path(folder, "model.h5"), {"intensity": "clahe", "align": "none"}
+    ...     write_preprocessing(model, (64, 64), made)
+    ...     preprocessing_differences(model, (64, 64), {**made, "intensity": "equalize"})
+    {'intensity': {'weights': 'clahe', 'records': 'equalize'}}
+
+    Args:
+        weights: file of the weights.
+        image_shape: (height, width) of the records.
+        description: their preprocessing, as stored in the manifest.
+
+    Returns:
+        Both values by name; empty where all are the same; None where nothing beside the weights tells.
+
+    Raises:
+        UserError: the file beside the weights is damaged.
+    """
+    path = weights.parent / _FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        theirs = {"image size": list(content["image_shape"]), **content["preprocessing"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from None
+    ours = {"image size": list(image_shape), **description}
+    pairs = {name: {"weights": theirs.get(name), "records": ours.get(name)} for name in {**theirs, **ours}}
+    return {
+        name: pair
+        for name, pair in pairs.items()
+        # What one of the two has no use for: the parameters of another intensity, the colour of grey images.
+        if len({str(value) for value in pair.values()}) > 1
+        and (None not in pair.values() or name == "spacing_mm")
+    }
+
+
 def find_preprocessing(weights: Path) -> Preprocessing:
     """The preprocessing that new images need for a network with these weights.
 
@@ -63,4 +105,8 @@ def find_preprocessing(weights: Path) -> Preprocessing:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); copy it from beside the weights' original.") from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged ({error}); copy it from beside the weights' original.")

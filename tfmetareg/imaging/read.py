@@ -1,36 +1,67 @@
-"""Reads a 2D image from PNG, TIFF, JPEG, NumPy and NIfTI files."""
+"""The one reader of images: it decides what the pixels are, and where they lie."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Union
 
 import numpy as np
-from PIL import Image
+import SimpleITK as sitk  # noqa: N813 - its customary name
 
 from tfmetareg.errors import UserError, one_line
-from tfmetareg.files import StrPath
 from tfmetareg.imaging.choices import FORMATS, NIFTI
-from tfmetareg.imaging.volumes import parse_slice_reference, read_slice, volume_file
+from tfmetareg.imaging.formats import dicom, nifti, numpy_file, picture, tiff
+from tfmetareg.imaging.formats.dicom_header import ENDING as DICOM_ENDING
+from tfmetareg.imaging.formats.dicom_header import is_dicom
+from tfmetareg.imaging.grid import Grid, itk_grid
+from tfmetareg.imaging.image import Image, height_width
+from tfmetareg.imaging.names import why_missing
+from tfmetareg.imaging.volumes import parse_page_reference, parse_slice_reference
 
-MIN_SIDE = 8
-_COLOUR_SIZES = (3, 4)
+# NumPy array, path, SimpleITK image or nibabel image.
+ImageLike = Union[str, os.PathLike, np.ndarray, Any]
+
+
+class _Format(NamedTuple):
+    """How files of some endings are read.
+
+    Attributes:
+        endings: of the files.
+        read: the reader.
+        has_pages: whether `#3` may name one of several images.
+        has_palettes: whether the reader gives `indices` in place of what they stand for.
+        marks: what files begin with, of formats whose files often have another one's ending.
+    """
+
+    endings: tuple[str, ...]
+    read: Callable[..., Image]
+    has_pages: bool = False
+    has_palettes: bool = False
+    marks: tuple[bytes, ...] = ()
+
+
+_DICOM = _Format((DICOM_ENDING,), dicom.read, has_pages=True)
+_FORMATS = (
+    _Format(NIFTI, nifti.read),
+    _Format((".tif", ".tiff"), tiff.read, has_pages=True, has_palettes=True, marks=tiff.MARKS),
+    _Format((".png", ".jpg", ".jpeg"), picture.read, has_palettes=True, marks=picture.MARKS),
+    _Format((".npy",), numpy_file.read),
+    _DICOM,
+)
+_LONGEST_MARK = max(len(mark) for each in _FORMATS for mark in each.marks)
 
 
 def is_image(path: Path) -> bool:
-    """Whether `read_image` reads files with this ending.
+    """Whether `read_image` reads this file: by its ending, or by the mark of a DICOM file without one.
 
     >>> is_image(Path("scan.TIF")), is_image(Path("notes.txt"))
     (True, False)
     """
-    return path.name.lower().endswith(FORMATS)
-
-
-def is_nifti(name: StrPath) -> bool:
-    """Whether a file, or the volume of a slice like `volume.nii.gz#12`, is NIfTI by its ending."""
-    return volume_file(str(name)).lower().endswith(NIFTI)
+    return path.name.lower().endswith(FORMATS) or is_dicom(path)
 
 
 def stem(path: Path) -> str:
@@ -43,16 +74,49 @@ def stem(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
-def read_image(path: Path, colour: str = "green") -> np.ndarray:
-    """Reads a PNG, TIFF, JPEG, NumPy or NIfTI file as one 2D image.
+def open_image(source: ImageLike, name: str = "image", *, as_stored: bool = False) -> Image:
+    """Opens an image of any supported kind.
 
-    The array of a 2D NIfTI file is transposed: the voxel (i, j) is the pixel
-    with x = i and y = j. `volumes` describes the orientation of slices of
-    volumes. Orientation flags of camera files are not applied.
+    >>> import numpy as np
+    >>> open_image(np.zeros((20, 30), np.uint8)).shape
+    (20, 30)
 
     Args:
-        path: a file; or a slice of a NIfTI volume, `volume.nii.gz#12`, of a 4D
-            one with the channel, `volume.nii.gz#12,1`.
+        source: path of any file that `read_image` reads, `volume.nii.gz#12` included; NumPy array
+            (height, width) or (height, width, channels); SimpleITK or nibabel image, 2D or of one slice, with
+            its grid.
+        name: name in error messages of an image without a path.
+        as_stored: for label maps: numbers as a file stores them, the indices of a palette, and the slices of
+            volumes in their own dtype.
+
+    Raises:
+        UserError: the file cannot be read, or the image is not 2D.
+    """
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return _open_file(Path(source), str(source), as_stored)
+    if isinstance(source, sitk.Image):
+        return _from_itk(source, name)
+    if type(source).__module__.startswith("nibabel."):
+        return nifti.from_nibabel(source, name)
+    if isinstance(source, np.ma.MaskedArray):
+        raise UserError(f"{name}: must be a plain array, got a masked one; fill it first.")
+    pixels = np.array(source)  # The caller may go on to change his.
+    return Image(pixels, Grid(height_width(pixels, name)), name)
+
+
+def read_image(path: Path, colour: str = "green") -> np.ndarray:
+    """Reads a PNG, TIFF, JPEG, NumPy, NIfTI or DICOM file as one 2D image.
+
+    The array of a NIfTI file of one slice is transposed: the voxel (i, j) is the
+    pixel with x = i and y = j. `volumes` describes the orientation of slices of
+    volumes. TIFF, PNG and JPEG files are turned as their orientation tags say.
+
+    Args:
+        path: a file; a page of a TIFF file or a frame of a DICOM file, `stack.tif#3`, counted from 0; or a
+            slice of a NIfTI volume, axial (`volume.nii.gz#12`), coronal (`#y40`) or sagittal (`#x7`), of a
+            4D one with the channel, `volume.nii.gz#12,1`.
         colour: grey value of a colour image: "green", the channel in which
             retinal vessels have the highest contrast, or "luminance".
 
@@ -65,37 +129,46 @@ def read_image(path: Path, colour: str = "green") -> np.ndarray:
             the image is not 2D, has fewer than 8 pixels a side, holds NaN or
             infinity, or is constant.
     """
-    image = read_pixels(path)
-    if not is_nifti(path):  # The axes of a NIfTI file are spatial, never colour.
-        image = one_channel(image, colour)
-    check_image(image, str(path))
-    return image
+    return open_image(path).grey(colour)
 
 
-def read_pixels(path: Path) -> np.ndarray:
-    """Reads any file that `read_image` reads, with all its channels.
-
-    Returns:
-        (height, width) or (height, width, channels), in the file's own dtype; not checked.
-
-    Raises:
-        UserError: the file is missing, of an unknown format or unreadable.
-    """
+def _open_file(path: Path, name: str, as_stored: bool) -> Image:
     reference = parse_slice_reference(path)
     if reference is not None:
-        return read_slice(reference)[0]
+        return nifti.read_volume_slice(reference, name, as_stored=as_stored)
+    path, page = parse_page_reference(path) or (path, None)
     if not os.path.isfile(path):  # Path.is_file raises where a parent folder may not be entered.
         raise UserError(f"{path}: {_why_no_file(path)}")
+    if path.name.lower().endswith((".hdr", ".img")):
+        raise UserError(f"{path}: a pair of .hdr and .img files cannot be read; save it as one .nii.gz file.")
     if not is_image(path):
         raise UserError(f"{path}: unknown image format; use one of {', '.join(FORMATS)}.")
+    file_format = _format(path)
+    if page is not None and not file_format.has_pages:
+        raise UserError(f"{name}: `#{page}` names a page of a TIFF or DICOM file; take it away here.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(path)
+            options = {"indices": True} if as_stored and file_format.has_palettes else {}
+            image = file_format.read(path, *[page] * file_format.has_pages, **options)
+            return dataclasses.replace(image, name=name)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - a broken file raises anything, from OSError to zlib.error
         raise UserError(f"{path}: unreadable image ({one_line(error)}); replace the file.") from None
+
+
+def _format(path: Path) -> _Format:
+    """The format by the ending; of TIFF, PNG and JPEG files by how they begin."""
+    named = next((each for each in _FORMATS if path.name.lower().endswith(each.endings)), _DICOM)
+    if not named.marks:
+        return named
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(_LONGEST_MARK)
+    except OSError:
+        return named  # Reading it reports the error.
+    return next((each for each in _FORMATS if start.startswith(each.marks)), named)
 
 
 def _why_no_file(path: Path) -> str:
@@ -103,127 +176,16 @@ def _why_no_file(path: Path) -> str:
         return "is a folder; name an image file."
     if os.path.islink(path):
         return "a link that leads nowhere or in circles; link to an image file."
-    return "no such file; put it there, or correct its name."
+    return why_missing(path)
 
 
-def check_image(image: np.ndarray, where: str) -> None:
-    """Refuses an image that cannot be registered.
-
-    Args:
-        image: array of any shape and dtype.
-        where: name of the image in the error.
-
-    Raises:
-        UserError: the image is not 2D or not of real numbers, has fewer than 8
-            pixels a side, holds NaN or infinity, or is constant.
-    """
-    if image.ndim != 2:
-        raise UserError(
-            f"{where}: must be one 2D image, got an array of shape {image.shape}; "
-            "cut slices first, or name one of a NIfTI volume, as in `volume.nii.gz#12`."
-        )
-    if image.dtype.kind not in "buif":
-        raise UserError(f"{where}: intensities must be real numbers, got {image.dtype}; convert it.")
-    if min(image.shape) < MIN_SIDE:
-        raise UserError(
-            f"{where}: each side must have at least {MIN_SIDE} pixels, got {image.shape}; remove it."
-        )
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError(f"{where}: holds NaN or infinity; replace those pixels or remove the image.")
-    if image.min() == image.max():
-        raise UserError(f"{where}: constant image, every pixel is {image.flat[0]}; remove it.")
-
-
-def _decode(path: Path) -> np.ndarray:
-    name = path.name.lower()
-    if name.endswith(".npy"):
-        return without_trailing_axes(np.load(path, allow_pickle=False))
-    if name.endswith(NIFTI):
-        return _read_nifti(path)
-    if name.endswith((".tif", ".tiff")):
-        return _read_tiff(path)
-    return _read_png_or_jpeg(path)
-
-
-def without_trailing_axes(image: np.ndarray) -> np.ndarray:
-    """Drops last axes of length 1 until the array is 2D.
-
-    >>> import numpy as np
-    >>> without_trailing_axes(np.zeros((20, 30, 1, 1))).shape
-    (20, 30)
-    """
-    while image.ndim > 2 and image.shape[-1] == 1:
-        image = image[..., 0]
-    return image
-
-
-def _read_nifti(path: Path) -> np.ndarray:
-    import nibabel
-
-    image: Any = nibabel.load(path)  # Its type is that of any image, which has no data.
-    return without_trailing_axes(np.asarray(image.dataobj)).T
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        if len(tiff.pages) > 1:
-            raise UserError(f"{path}: must be one 2D image, got {len(tiff.pages)} pages; save one page.")
-        page = tiff.pages[0]
-        photometric = page.photometric.name
-        if photometric in ("MINISBLACK", "RGB"):
-            return page.asarray()
-    # Palettes, inverted grey values and JPEG colours need a conversion that tifffile does not do.
-    return _read_png_or_jpeg(path)
-
-
-def _read_png_or_jpeg(path: Path) -> np.ndarray:
-    if _is_16_bit_multichannel_png(path):
-        return _read_16_bit_png(path)
-    with Image.open(path) as image:
-        if image.mode == "1":
-            image = image.convert("L")
-        elif image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            image = image.convert("RGB")
-        return np.asarray(image)
-
-
-def _is_16_bit_multichannel_png(path: Path) -> bool:
-    """Whether Pillow would silently reduce the file to 8 bits."""
-    with open(path, "rb") as stream:
-        header = stream.read(26)
-    return (
-        header[:8] == b"\x89PNG\r\n\x1a\n"
-        and header[24:25] == b"\x10"
-        and header[25:26] in (b"\x02", b"\x04", b"\x06")
+def _from_itk(image: sitk.Image, name: str) -> Image:
+    try:
+        grid = itk_grid(image)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; take a slice of it.") from None
+    pixels = sitk.GetArrayFromImage(image)
+    channels = pixels.shape[image.GetDimension() :]
+    return Image(
+        pixels.reshape(*grid.shape, *channels), grid, name, grid.pixel_size if grid.is_known else None
     )
-
-
-def _read_16_bit_png(path: Path) -> np.ndarray:
-    import tensorflow as tf
-
-    return tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
-
-
-def one_channel(image: np.ndarray, colour: str) -> np.ndarray:
-    """One channel, (height, width), of a grey or colour image; alpha is dropped.
-
-    >>> import numpy as np
-    >>> one_channel(np.arange(12).reshape(2, 2, 3), "green").tolist()
-    [[1, 4], [7, 10]]
-
-    Args:
-        image: (height, width) or (height, width, 1 to 4); an array of any other shape is returned unchanged.
-        colour: grey value of a colour image: "green" or "luminance".
-    """
-    if image.ndim != 3:
-        return image
-    channels = image.shape[-1]
-    if channels in (1, 2):
-        return image[..., 0]
-    if channels not in _COLOUR_SIZES:
-        return image
-    if colour == "green":
-        return image[..., 1]
-    return image[..., :3].astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], np.float32)

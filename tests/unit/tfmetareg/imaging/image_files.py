@@ -7,8 +7,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from tfmetareg.imaging.grid import Grid
 
@@ -16,6 +18,29 @@ from tfmetareg.imaging.grid import Grid
 def turned(degrees: float) -> tuple[float, ...]:
     angle = np.deg2rad(degrees)
     return np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+
+
+def grids(dimension: int, shape: tuple[int, int] = (20, 30)) -> st.SearchStrategy[Grid]:
+    """Grids of any pixel size, place and direction, mirrored ones among them."""
+    angle, place = st.floats(-180, 180), st.floats(-300, 300)
+
+    def grid(angles: list[float], sizes: list[float], origin: list[float], mirrored: bool) -> Grid:
+        axes = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+        if dimension == 2:
+            axes = np.reshape(turned(angles[0]), (2, 2))
+        axes = axes * np.where(np.arange(dimension) == mirrored - 1, -1.0, 1.0)
+        return Grid(shape, tuple(sizes), tuple(origin), tuple(axes.ravel().tolist()), is_known=True)
+
+    lists = (
+        st.lists(values, min_size=dimension, max_size=dimension) for values in (st.floats(0.05, 6), place)
+    )
+    return st.builds(grid, st.lists(angle, min_size=3, max_size=3), *lists, st.booleans())
+
+
+def assert_same_grid(grid: Grid, expected: Grid) -> None:
+    assert grid.shape == expected.shape
+    for name in ("spacing", "origin", "direction"):
+        np.testing.assert_allclose(getattr(grid, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
 
 
 def texture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:

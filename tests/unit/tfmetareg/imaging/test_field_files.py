@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its customary name
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from tests.unit.tfmetareg.imaging.image_files import texture, turned, write_volume
 from tfmetareg.errors import UserError
 from tfmetareg.geometry.displacement import carry_to_moving, invert_displacement
 from tfmetareg.geometry.warp import warp
 from tfmetareg.imaging.field_files import FORMATS, fill_gaps, read_field, write_field
-from tfmetareg.imaging.grid import Grid, read_grid
-from tfmetareg.imaging.read import read_image
+from tfmetareg.imaging.grid import Grid, in_one_space
+from tfmetareg.imaging.read import open_image
 
 ITK_FORMATS = [ending for ending in FORMATS if ending != ".npz"]
+
+
+def in_space(height: int, width: int, degrees: float) -> Grid:
+    axes = Rotation.from_euler("xyz", [degrees, 2 * degrees, 40], degrees=True).as_matrix()
+    return Grid((height, width), (0.4, 0.9, 3.0), (12.0, -30.0, 7.0), tuple(axes.ravel()), is_known=True)
 
 
 GEOMETRIES = {
@@ -32,6 +38,9 @@ GEOMETRIES = {
         Grid((48, 40), (0.5, 0.7), (-3.0, 8.0), (0.0, 1.0, 1.0, 0.0)),
     ),
     "sizes": (Grid((48, 40), (0.4, 0.9)), Grid((60, 90), (0.3, 0.2), (5.0, 5.0), turned(10))),
+    "in space": (in_space(48, 40, 30), in_space(60, 90, -20)),
+    "2d onto space": (in_space(48, 40, 30), Grid((60, 90), (0.3, 0.2), (5.0, 5.0), turned(10))),
+    "space onto 2d": (Grid((48, 40), (0.4, 0.9), (12.0, -30.0), turned(25)), in_space(48, 40, 70)),
 }
 
 
@@ -72,10 +81,11 @@ def itk_transform(path: Path) -> sitk.Transform:
 
 def check_against_simpleitk(path: Path, displacement, fixed: Grid, moving: Grid, image: np.ndarray) -> None:
     transform = itk_transform(path)
+    fixed, moving = in_one_space(fixed, moving)
     reference = sitk.Resample(moving.image(image), fixed.image(np.zeros(fixed.shape, np.float32)), transform)
     inside = interior(displacement, moving.shape)
     assert inside.mean() > 0.5
-    difference = sitk.GetArrayFromImage(reference) - warped(image, displacement)
+    difference = sitk.GetArrayFromImage(reference).squeeze() - warped(image, displacement)
     assert np.abs(difference[inside]).max() < 0.01 * np.ptp(image)
     points = some_points(fixed.shape)
     carried = moving.points([transform.TransformPoint(place) for place in fixed.places(points)])
@@ -101,6 +111,8 @@ def test_what_was_written_is_read_again(geometry, ending, tmp_path):
     found = read_field(tmp_path / f"x.v2{ending}", None if ending == ".npz" else moving)
     np.testing.assert_allclose(found.displacement, displacement, atol=1e-4)
     assert found.displacement.dtype == np.float32
+    if ending != ".npz":  # A transform of two images lies in one space.
+        fixed, _ = in_one_space(fixed, moving)
     for grid, expected in ((found.fixed, fixed), (found.moving, moving)):
         assert grid.shape == expected.shape
         for name in ("spacing", "origin", "direction"):
@@ -125,7 +137,7 @@ def test_an_inverse_field_leads_back_and_goes_on_beyond_what_the_image_covers(tm
 def test_a_field_on_a_slice_of_an_oblique_volume_is_read_again(tmp_path):
     cosine, sine = np.cos(0.2), np.sin(0.2)
     place = f"{write_volume(tmp_path, (1, 0, 0, 0, cosine, -sine, 0, sine, cosine))}#3"
-    grid = read_grid(place, read_image(Path(place)).shape)
+    grid = open_image(place).grid
     displacement = displacement_to(grid.shape, grid.shape)
     write_field(tmp_path / "Warp.nii.gz", displacement, grid, grid)
     assert np.abs(read_field(tmp_path / "Warp.nii.gz", grid).displacement - displacement).max() < 1e-4
@@ -134,7 +146,7 @@ def test_a_field_on_a_slice_of_an_oblique_volume_is_read_again(tmp_path):
 @pytest.mark.parametrize("ending", ITK_FORMATS)
 def test_a_real_pair_of_scans(ending, tmp_path, real_data):
     paths = [real_data / "octa_scp" / "images" / f"pair01_{name}.png" for name in ("fixed", "moving")]
-    fixed, moving = (read_grid(path, read_image(path).shape) for path in paths)
+    fixed, moving = (open_image(path).grid for path in paths)
     displacement = displacement_to(fixed.shape, moving.shape) + np.float32([9, -14])
     write_field(tmp_path / f"f{ending}", displacement, fixed, moving)
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(paths[1]), sitk.sitkFloat32))
@@ -146,7 +158,7 @@ def test_real_slices_of_a_brain_and_of_a_dicom_series(ending, tmp_path, real_dat
     brain = f"{next(iter(sorted((real_data / 'Task01_BrainMS' / 'imagesTr').glob('*.nii.gz'))))}#90,0"
     dicom = next(iter(sorted((real_data / "dicom_t1").glob("*.dcm"))))
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(dicom), sitk.sitkFloat32))[0]
-    fixed, moving = read_grid(brain, read_image(Path(brain)).shape), read_grid(dicom, image.shape)
+    fixed, moving = open_image(brain).grid, open_image(sitk.ReadImage(str(dicom))).grid
     assert moving != Grid(image.shape)
     displacement = displacement_to(fixed.shape, moving.shape)
     write_field(tmp_path / f"f{ending}", displacement, fixed, moving)
@@ -172,6 +184,13 @@ def test_what_cannot_be_read_says_so(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(texture((12, 10))), str(tmp_path / "image.nii.gz"))
     with pytest.raises(UserError, match="2D vectors"):
         read_field(tmp_path / "image.nii.gz", Grid((12, 10)))
+    write_field(tmp_path / "flat.h5", displacement, Grid((12, 10)), Grid((12, 10)))
+    with pytest.raises(UserError, match="2D field does not lead into a moving image in space"):
+        read_field(tmp_path / "flat.h5", Grid((12, 10)).in_space())
+    slices = np.random.default_rng(0).random((2, 12, 10, 3))
+    sitk.WriteImage(sitk.GetImageFromArray(slices, isVector=True), str(tmp_path / "volume.nii.gz"))
+    with pytest.raises(UserError, match="or of 3D vectors on one slice"):
+        read_field(tmp_path / "volume.nii.gz", Grid((12, 10)))
     sitk.WriteTransform(sitk.AffineTransform(2), str(tmp_path / "affine.tfm"))
     with pytest.raises(UserError, match="no readable displacement"):
         read_field(tmp_path / "affine.tfm", Grid((12, 10)))
@@ -188,15 +207,18 @@ def test_ants_warps_images_and_points_as_the_displacement_does(geometry, ending,
     displacement, image = displacement_to(fixed.shape, moving.shape), texture(moving.shape)
     path = str(tmp_path / f"f{ending}")
     write_field(path, displacement, fixed, moving)
+    fixed, moving = in_one_space(fixed, moving)
+    dimension = fixed.dimension
     sitk.WriteImage(fixed.image(np.zeros(fixed.shape, np.float32)), str(tmp_path / "fixed.nii.gz"))
     sitk.WriteImage(moving.image(image), str(tmp_path / "moving.nii.gz"))
-    images = [ants.image_read(str(tmp_path / f"{name}.nii.gz")) for name in ("fixed", "moving")]
-    found = ants.apply_transforms(*images, [path]).numpy().T
+    images = [ants.image_read(str(tmp_path / f"{name}.nii.gz"), dimension) for name in ("fixed", "moving")]
+    found = ants.apply_transforms(*images, [path]).numpy().T.squeeze()
     inside = interior(displacement, moving.shape)
     assert np.abs(found - warped(image, displacement))[inside].max() < 0.01
     points = some_points(fixed.shape)
-    table = pandas.DataFrame(fixed.places(points), columns=["x", "y"])
-    carried = moving.points(ants.apply_transforms_to_points(2, table, [path]).to_numpy())
+    axes = ["x", "y", "z"][:dimension]
+    table = pandas.DataFrame(fixed.places(points), columns=axes)
+    carried = moving.points(ants.apply_transforms_to_points(dimension, table, [path])[axes].to_numpy())
     assert np.abs(carried - carry_to_moving(points, displacement)).max() < 0.05
 
 

@@ -242,6 +242,29 @@ def test_labels_follow_their_image():
         image_pair(moving_labels=labels, fixed_labels=labels), Preprocessing((20, 20), fit="crop")
     )
     np.testing.assert_array_equal(prepared.fixed_labels, labels[10:30, 20:40])
+    assert prepared.label_values is None
+
+
+def test_labels_of_any_number_become_codes():
+    labels = np.zeros((40, 60), np.int64)
+    labels[10:20, 25:35] = -5
+    labels[0, 0] = 10**12  # Cut off with the border: it needs no code.
+    prepared = prepare_pair(
+        image_pair(moving_labels=labels, fixed_labels=np.where(labels < 0, 70000, 0)),
+        Preprocessing((20, 20), fit="crop"),
+    )
+    np.testing.assert_array_equal(prepared.label_values, [-5, 70000])
+    assert prepared.moving_labels.dtype == prepared.fixed_labels.dtype == np.uint8
+    np.testing.assert_array_equal(prepared.moving_labels, labels[10:30, 20:40] < 0)
+    np.testing.assert_array_equal(prepared.fixed_labels, 2 * prepared.moving_labels)
+
+
+def test_too_many_labels_are_a_line():
+    labels = 1000 + np.arange(40 * 60).reshape(40, 60)
+    with pytest.raises(UserError, match="400 different labels, of which a record holds 255; join some"):
+        prepare_pair(
+            image_pair(moving_labels=labels, fixed_labels=labels), Preprocessing((20, 20), fit="crop")
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ import pytest
 from tfmetareg.cli import main
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.preprocessing import Preprocessing
-from tfmetareg.imaging.preprocessing_file import find_preprocessing, write_preprocessing
+from tfmetareg.imaging.preprocessing_file import (
+    find_preprocessing,
+    preprocessing_differences,
+    write_preprocessing,
+)
 
 
 def test_a_stage_leaves_the_preprocessing_of_its_records_beside_its_weights(records, records_root, tmp_path):
@@ -47,3 +51,40 @@ def test_a_file_of_another_version_is_named(tmp_path):
     (tmp_path / "preprocessing.json").write_text(json.dumps({"image_shape": [8, 8], "preprocessing": told}))
     with pytest.raises(UserError, match=r"preprocessing\.json: preprocessing is of version -1"):
         find_preprocessing(tmp_path / "model.h5")
+
+
+MADE = Preprocessing((48, 32)).describe()
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({}, []),
+        ({"intensity": "clahe"}, ["intensity"]),
+        ({"intensity": "none"}, ["intensity"]),
+        ({"percentiles": (1, 99)}, ["percentiles"]),
+        ({"align": "affine"}, ["align"]),
+        ({"fit": "crop", "spacing": 0.5}, ["fit", "spacing_mm"]),
+        ({"image_size": (32, 48)}, ["image size"]),
+        ({"colour": None}, []),
+        ({"colour": "luminance"}, ["colour"]),
+    ],
+)
+def test_what_was_prepared_otherwise_is_named(tmp_path, change, names):
+    """Both ways round; what follows from another intensity is not named again."""
+    other = Preprocessing(**{"image_size": (48, 32), **change})
+    write_preprocessing(tmp_path / "model.h5", (48, 32), MADE)
+    found = preprocessing_differences(tmp_path / "model.h5", other.image_size, other.describe())
+    assert sorted(found) == sorted(names)
+    write_preprocessing(tmp_path / "model.h5", other.image_size, other.describe())
+    turned = preprocessing_differences(tmp_path / "model.h5", (48, 32), MADE)
+    assert {name: [pair["records"], pair["weights"]] for name, pair in turned.items()} == {
+        name: [pair["weights"], pair["records"]] for name, pair in found.items()
+    }
+
+
+def test_without_a_description_nothing_is_compared(tmp_path):
+    assert preprocessing_differences(tmp_path / "model.h5", (48, 32), MADE) is None
+    (tmp_path / "preprocessing.json").write_text("{}")
+    with pytest.raises(UserError, match=r"preprocessing\.json: damaged \("):
+        preprocessing_differences(tmp_path / "model.h5", (48, 32), MADE)

@@ -8,7 +8,8 @@ import tifffile
 from PIL import Image
 
 from tfmetareg.errors import UserError
-from tfmetareg.imaging.read import check_image, is_image, read_image
+from tfmetareg.imaging.image import check_image
+from tfmetareg.imaging.read import is_image, read_image
 
 GREY = (np.arange(12 * 10).reshape(12, 10) * 2).astype(np.uint8)
 GREY16 = GREY.astype(np.uint16) * 257 + 3
@@ -147,3 +148,16 @@ def test_object_arrays_are_not_unpickled(tmp_path):
 
 def test_check_image_accepts_a_good_one():
     check_image(GREY, "here")
+
+
+@pytest.mark.parametrize("named", ["a.png", "a.jpg", "a.tif"])
+@pytest.mark.parametrize("kind", ["png", "tif", "jpg"])
+def test_pictures_with_another_ending_are_read_as_what_they_are(tmp_path, named, kind):
+    smooth = np.uint8(np.add.outer(np.arange(32), np.arange(40)) * 3)
+    if kind == "tif":
+        tifffile.imwrite(tmp_path / "right.tif", smooth, photometric="miniswhite", compression="lzw")
+    else:
+        save(tmp_path / f"right.{kind}", smooth)
+    (tmp_path / f"right.{kind}").rename(tmp_path / named)
+    shown = 255 - smooth if kind == "tif" else smooth
+    assert np.abs(read_image(tmp_path / named).astype(int) - shown).max() <= (4 if kind == "jpg" else 0)

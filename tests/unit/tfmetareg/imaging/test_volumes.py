@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tfmetareg.errors import UserError
-from tfmetareg.imaging.read import read_image
-from tfmetareg.imaging.volumes import SliceReference, canonical, open_nifti, parse_slice_reference, read_slice
+from tfmetareg.imaging.read import open_image, read_image
+from tfmetareg.imaging.volumes import SliceReference, canonical, open_nifti, parse_slice_reference
 from tfrecords_builder.slices import adjacent, foreground_slices
 
 SHAPE = (10, 12, 9)
@@ -106,7 +106,22 @@ def test_a_slice_is_named_by_its_index_and_channel(tmp_path):
     np.testing.assert_array_equal(image, head()[::-1, ::-1, 4].T)
     np.testing.assert_array_equal(read_image(tmp_path / "b.nii.gz#4,1"), -image)
     assert parse_slice_reference(tmp_path / "b.nii.gz#4,1") == SliceReference(tmp_path / "b.nii.gz", 4, 1)
-    assert read_slice(SliceReference(tmp_path / "a.nii.gz", 4, None))[1] == pytest.approx((2.0, 1.0))
+    assert open_image(tmp_path / "a.nii.gz#4").spacing == pytest.approx((2.0, 1.0))
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PSR", "IRP"])
+def test_slices_along_every_axis_show_the_head_from_the_usual_side(tmp_path, axes):
+    store(tmp_path / "a.nii.gz", axes=axes)
+    voxels = head()  # x to the right, y to the front, z to the head
+    for name, expected in {
+        "#4": voxels[::-1, ::-1, 4].T,  # rows from front to back, columns from right to left
+        "#z4": voxels[::-1, ::-1, 4].T,
+        "#y5": voxels[::-1, 5, ::-1].T,  # rows from head to feet, columns from right to left
+        "#X7": voxels[7, ::-1, ::-1].T,  # rows from head to feet, columns from front to back
+    }.items():
+        image = open_image(f"{tmp_path / 'a.nii.gz'}{name}")
+        np.testing.assert_array_equal(image.pixels, expected)
+    assert parse_slice_reference(tmp_path / "b.nii#y40,1") == SliceReference(tmp_path / "b.nii", 40, 1, 1)
 
 
 def test_a_volume_that_changed_is_read_again(tmp_path):
@@ -129,9 +144,11 @@ def test_a_file_whose_own_name_looks_like_a_slice_is_that_file(tmp_path):
         ("a.nii.gz#9", "a.nii.gz: has no slice 9; slices are 0 to 8."),
         ("a.nii.gz#-1", "name a slice as `#INDEX`"),
         ("a.nii.gz#", "name a slice as `#INDEX`"),
+        ("a.nii.gz#w1", "name a slice as `#INDEX`"),
+        ("a.nii.gz#y12", "a.nii.gz: has no slice y12; slices are y0 to y11."),
         ("a.nii.gz#1,1", "a.nii.gz: has no channel 1; channels are 0 to 0."),
         ("b.nii.gz#4", "b.nii.gz: has 2 channels; name one, as in `#12,0`."),
-        ("c.nii.gz#4", "c.nii.gz: no such file."),
+        ("c.nii.gz#4", "c.nii.gz: no such file;"),
         ("a.nii.gz", "as in `volume.nii.gz#12`"),
     ],
 )
