@@ -37,6 +37,7 @@ SLOW = (
     "unit/tfmetareg/registration/test_network.py",
     "unit/tfmetareg/serving/",
     "unit/tfmetareg/test_api.py",
+    "unit/tfmetareg/test_start_up.py",
     "unit/tfmetareg/training/test_loop.py",
     "unit/tfmetareg/training/test_reptile.py",
     "unit/tfrecords_builder/test_broken_input.py",
@@ -46,11 +47,17 @@ SLOW = (
     "unit/tfrecords_builder/test_phantoms.py",
     "unit/tfrecords_builder/test_restart.py",
 )
-# Marked `long`, too: whole comparisons, kills of builds, the wheel, the notebook, the benchmark's processes.
+# Marked `long`, too: whole comparisons, kills of builds, round trips through every format, the wheel, the
+# notebook, the benchmark's processes.
 LONG = (
     "e2e/test_benchmarks.py",
+    "e2e/test_label_evaluation.py",
     "e2e/test_notebook.py",
+    "e2e/test_one_run.py",
+    "e2e/test_register_labels.py",
+    "e2e/test_register_landmarks.py",
     "e2e/test_reproduce.py",
+    "e2e/test_round_trip.py",
     "e2e/test_study.py",
     "packaging/",
     "unit/tfrecords_builder/test_restart.py",

@@ -16,6 +16,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from tfmetareg.environment import check_numpy
+
 __version__ = "0.2.0"
 
 # Read when TensorFlow is imported: import this package first. oneDNN's kernels, which TensorFlow leaves off
@@ -23,6 +25,8 @@ __version__ = "0.2.0"
 # passes that gave up) would bury what matters here.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# SimpleITK's transforms are HDF5 files, which HDF5 locks; some disks have no locks. Ours are published whole.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 # What users call, and where it is defined.
 _EXPORTS = {
@@ -37,6 +41,7 @@ _EXPORTS = {
     "load_weights": "tfmetareg.models.weights",
     "save_weights": "tfmetareg.models.weights",
     "read_field": "tfmetareg.imaging.field_files",
+    "read_landmarks": "tfmetareg.imaging.landmarks",
     "Records": "tfmetareg.data.records",
     "UserError": "tfmetareg.errors",
 }
@@ -52,6 +57,7 @@ __all__ = [
     "load_network",
     "load_weights",
     "read_field",
+    "read_landmarks",
     "register",
     "register_model",
     "save_weights",
@@ -62,6 +68,7 @@ if TYPE_CHECKING:
     from tfmetareg.data.records import Records
     from tfmetareg.errors import UserError
     from tfmetareg.imaging.field_files import read_field
+    from tfmetareg.imaging.landmarks import read_landmarks
     from tfmetareg.models.build import load_model
     from tfmetareg.models.registry import build_model, register_model
     from tfmetareg.models.weights import load_weights, save_weights
@@ -71,7 +78,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'tfmetareg' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    check_numpy()
+    from tfmetareg.loading import uncollected
+
+    with uncollected():
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import functools
 import html
@@ -17,19 +18,24 @@ import numpy.typing as npt
 from tfmetareg.errors import UserError
 from tfmetareg.files import StrPath
 from tfmetareg.geometry.frame import inside_image
-from tfmetareg.imaging.image import Image, ImageLike, open_image
+from tfmetareg.imaging.image import Image
+from tfmetareg.imaging.labels import open_labels
+from tfmetareg.imaging.landmark_files import read_landmark_file
+from tfmetareg.imaging.landmarks import points_on
+from tfmetareg.imaging.read import ImageLike, open_image
 from tfmetareg.registration.measures import measure
 from tfmetareg.registration.output import panels, save_registration
 from tfmetareg.registration.pair import InputPair, PairRegistrar
 from tfmetareg.registration.result import RegisteredPair, as_points
 from tfmetareg.registration.weights import TrainedNetwork, load_network, weights_file
-from tfmetareg.report.registration import figure_overlay
+from tfmetareg.report.registration import figure_compared
 from tfmetareg.types import ImagePair
 
 Array = npt.NDArray[Any]
 Weights = Union[str, "os.PathLike[str]", TrainedNetwork]
 Align = Literal["none", "rigid", "affine", "records"]
 Fit = Literal["records", "native"]
+Comparison = Literal["auto", "overlay", "checkerboard"]
 # Networks that are kept ready, and pictures' dots per inch in a notebook.
 _KEPT_NETWORKS, _DOTS_PER_INCH = 4, 60
 
@@ -42,20 +48,26 @@ class Registration(RegisteredPair):
             point p lies at p + displacement[p] in the moving image.
         warped: the moving image on the fixed image's grid, with all its channels, in its own dtype.
         moving, fixed: the images, with their grids.
+        warped_labels: the moving image's label map on the fixed image's grid, in its own integers; None
+            unless it was given.
         prepared: the pair as the network saw it, with the `alignment` found ahead of it.
 
-    In a notebook it shows itself: the overlay before and after.
+    In a notebook it shows itself: both images compared, before and after.
     """
 
     @property
     def summary(self) -> dict[str, Any]:
         """Measures by name: similarity before and after, folding, overlap, length of the displacement."""
-        return measure(self)
+        return copy.deepcopy(self._measures)
 
     @property
     def warnings(self) -> list[str]:
         """What to look at before trusting the result, a line each; empty where nothing is suspicious."""
-        return list(measure(self)["warnings"])
+        return list(self._measures["warnings"])
+
+    @functools.cached_property
+    def _measures(self) -> dict[str, Any]:
+        return measure(self)
 
     def save(
         self,
@@ -63,6 +75,7 @@ class Registration(RegisteredPair):
         *,
         formats: Sequence[str] = ("npz", "nii.gz", "h5"),
         figures: bool = True,
+        comparison: Comparison = "auto",
     ) -> Path:
         """Writes what `--mode register` writes of a pair: image, displacement, points, figures, summary.
 
@@ -70,7 +83,9 @@ class Registration(RegisteredPair):
             folder: made here; must not be there yet.
             formats: of the displacement: "npz" holds it in pixels, "nii.gz" (vectors), "h5" and "tfm"
                 (transforms) are ITK's, in mm.
-            figures: draws them, too.
+            figures: draws them and `registration.html`, the page that shows them, too.
+            comparison: picture that compares both images, "overlay" or "checkerboard"; "auto" takes the
+                latter where they differ in contrast or stain.
 
         Returns:
             The folder.
@@ -81,15 +96,23 @@ class Registration(RegisteredPair):
         formats = [formats] if isinstance(formats, str) else formats
         for ending in formats:
             _check_choice("formats", ending, ("npz", "nii.gz", "h5", "tfm"))
-        save_registration(self, Path(folder), formats=formats, figures=figures)
+        _check_choice("comparison", comparison, get_args(Comparison))
+        save_registration(
+            self,
+            Path(folder),
+            formats=formats,
+            figures=figures,
+            comparison=comparison,
+            measures=self._measures,
+        )
         return Path(folder)
 
     def _repr_html_(self) -> str:
         content = io.BytesIO()
-        figure_overlay(panels(self)).savefig(content, format="png", dpi=_DOTS_PER_INCH)
+        figure_compared(panels(self)).savefig(content, format="png", dpi=_DOTS_PER_INCH)
         picture = base64.b64encode(content.getvalue()).decode()
         notes = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
-        return f'<img alt="overlay before and after" src="data:image/png;base64,{picture}"/><ul>{notes}</ul>'
+        return f'<img alt="before and after" src="data:image/png;base64,{picture}"/><ul>{notes}</ul>'
 
 
 def register(
@@ -101,8 +124,10 @@ def register(
     fit: Fit = "records",
     adapt_steps: int = 0,
     learning_rate: float = 5e-4,
-    points: Optional[Array] = None,
+    points: Union[Array, StrPath, None] = None,
     points_in: Literal["fixed", "moving"] = "fixed",
+    moving_labels: Optional[ImageLike] = None,
+    fixed_labels: Optional[ImageLike] = None,
 ) -> Registration:
     """Registers one image onto another.
 
@@ -115,7 +140,8 @@ def register(
 
     Args:
         moving: image to be brought onto `fixed`: path (PNG, TIFF, JPEG, NIfTI, npy; `volume.nii.gz#12` for
-            a slice), NumPy array (height, width[, channels]), 2D SimpleITK or nibabel image. Any size.
+            a slice), NumPy array (height, width[, channels]), SimpleITK or nibabel image, 2D or of one slice.
+            Any size.
         fixed: likewise; may have another size.
         weights: "start", the weights that come with the package; an `.h5` file of this project or of
             voxelmorph; or what `adapt` and `load_network` give.
@@ -124,15 +150,19 @@ def register(
             pixels.
         adapt_steps: gradient steps on this pair alone before it is registered.
         learning_rate: Adam's, for those.
-        points: (n, 2) float, (row, column), pixels: points to carry over and to save with the result.
+        points: points to carry over and to save with the result: (n, 2) float, (row, column), pixels, or a
+            file of landmarks, see `read_landmarks`.
         points_in: image that they are given in.
+        moving_labels: label map of the moving image, integers (0 is background) of the same size, as path,
+            array, SimpleITK or nibabel image: carried over as `warped_labels`, and saved with the result.
+        fixed_labels: label map of the fixed image; with both, `summary["labels"]` tells how well they agree.
 
     Returns:
         The registered pair. One network serves many calls, compiled at the first pair of a size; it computes
         in float32.
 
     Raises:
-        UserError: an image or weights that cannot be used, or points outside their image.
+        UserError: an image, labels or weights that cannot be used, or points outside their image.
     """
     _check_choice("align", align, get_args(Align))
     _check_choice("fit", fit, get_args(Fit))
@@ -140,6 +170,12 @@ def register(
     _check_count("adapt_steps", adapt_steps)
     network = _network(weights)
     pair = _input_pair(moving, fixed, network.preprocessing.colour, points, points_in)
+    pair = pair._replace(
+        moving_labels=None
+        if moving_labels is None
+        else open_labels(moving_labels, pair.moving, "moving_labels"),
+        fixed_labels=None if fixed_labels is None else open_labels(fixed_labels, pair.fixed, "fixed_labels"),
+    )
     registrar = _registrar(network, align, fit, learning_rate)
     registered = registrar.register(pair, adapt_steps=adapt_steps)
     return Registration(
@@ -200,7 +236,7 @@ def _input_pair(
     moving: ImageLike,
     fixed: ImageLike,
     colour: Optional[str],
-    points: Optional[Array] = None,
+    points: Union[Array, StrPath, None] = None,
     points_in: str = "fixed",
 ) -> InputPair:
     images = {"moving": open_image(moving, "moving"), "fixed": open_image(fixed, "fixed")}
@@ -212,9 +248,13 @@ def _input_pair(
         moving_spacing=images["moving"].spacing,
         fixed_spacing=images["fixed"].spacing,
     )
-    if points is not None:
+    points_file = None
+    if isinstance(points, (str, os.PathLike)):
+        points_file = read_landmark_file(Path(points), carried=True)
+        points = points_on(points_file, images[points_in])
+    elif points is not None:
         points = _checked_points(points, images[points_in])
-    return InputPair(pair, images["moving"], images["fixed"], points, points_in)
+    return InputPair(pair, images["moving"], images["fixed"], points, points_in, points_file=points_file)
 
 
 def _checked_points(points: Array, image: Image) -> Array:

@@ -28,15 +28,26 @@ class Command:
     config: Config
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of `train.py`."""
+USAGE = (
+    "tfmetareg --mode MODE [--config NAME] [--workdir DIR] [--section.key=value]...\n"
+    "       tfmetareg register MOVING FIXED [--register.key=value]..."
+)
+
+
+def build_parser(mode: str = "") -> ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        mode: leaves out the sections that this mode does not read; empty for all.
+    """
     parser = ArgumentParser(
-        prog="train.py",
+        prog="tfmetareg",
+        usage=USAGE,
         exit_on_error=False,
         allow_abbrev=False,
         description="Meta-learned medical image registration: pretrain, Reptile, fine-tune, evaluate.",
     )
-    parser.add_argument("--mode", type=Literal[MODES], required=True, help="What to do.")
+    parser.add_argument("--mode", type=Literal[tuple(MODES)], required=True, help="What to do.")
     parser.add_argument("--version", action="version", version=f"tfmetareg {tfmetareg.__version__}")
     parser.add_argument(
         "--config",
@@ -44,7 +55,9 @@ def build_parser() -> ArgumentParser:
         help=f"YAML file of options, or the name of a preset: {', '.join(preset_names())}.",
     )
     parser.add_argument("--workdir", type=Optional[str], help="Where results go; runs/<mode> without it.")
-    parser.add_class_arguments(Config, as_group=True)
+    of_modes = {section for each in MODES.values() for section in each.sections}
+    skipped = of_modes.difference(MODES[mode].sections) if mode else set()
+    parser.add_class_arguments(Config, as_group=True, skip=skipped)
     return parser
 
 
@@ -159,7 +172,7 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     Raises:
         UserError: as `parse_command`.
     """
-    values = {**config.to_dict(), "mode": MODES[0]}
+    values = {**config.to_dict(), "mode": next(iter(MODES))}
     for key, value in changes.items():
         section, _, name = str(key).rpartition(".")
         if key not in flat_keys():
@@ -268,7 +281,7 @@ _REWORDED = (
     (r'^Parser key "([\w.]+)":', r"`\1`:"),
     (
         r"Does not validate against any of the Union subtypes .*Given value: (.*)$",
-        r"must be as `--help` says, got \1.",
+        r"must be as `--help_all` says, got \1.",
     ),
     (r"Not of type \w+: (.+) does not conform to restriction (.+)$", r"must be \2 (v: the value), got \1."),
     (r"Not of type (\w+): .*(?:: | not )'(.*)'$", r"must be of type \1, got \2."),
@@ -306,7 +319,7 @@ def _unknown(unknown: str) -> str:
         )
     known = ["mode", "config", "workdir", *flat_keys()]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
-    hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists them."
+    hint = f"; did you mean `{near[0]}`?" if near else "; `--help_all` lists them."
     return f"`{unknown}` is not an option{hint}"
 
 

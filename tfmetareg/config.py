@@ -8,14 +8,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Dict, List, Literal, Optional, Union
+from typing import Any, Dict, List, Literal, NamedTuple, Optional, Tuple, Union
 
 import yaml
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, restricted_number_type
 
 from tfmetareg.methods import METHOD_NAMES, RESERVED_WEIGHTS, STAGE_LABELS
 
-MODES = ("pretrain", "reptile", "finetune", "evaluate", "register", "export", "reproduce", "study")
+
+class Mode(NamedTuple):
+    """What can be done, in a line, and the sections of options that it reads beside the shared ones."""
+
+    summary: str
+    sections: Tuple[str, ...]
+
+
+_TRAINING = ("pretrain", "reptile", "finetune")
+MODES = {
+    "pretrain": Mode("joint training on the source tasks (stage 1)", ("pretrain",)),
+    "reptile": Mode(
+        "meta-training over the source tasks (stage 2; pretrains first)", ("pretrain", "reptile")
+    ),
+    "finetune": Mode("adaptation to the target task (stage 3)", ("finetune",)),
+    "evaluate": Mode("measures weights on a split; table, figures, report.html", ("evaluate",)),
+    "register": Mode("registers image files of any size", ("register",)),
+    "export": Mode("writes a SavedModel for TF Serving", ("export",)),
+    "reproduce": Mode("the paper's comparison: all stages and rows", (*_TRAINING, "evaluate", "reproduce")),
+    "study": Mode("compares training schedules on the source tasks alone", (*_TRAINING, "study")),
+}
 
 # Folders of a work directory that hold no fine-tuning stage.
 _FOLDERS = (
@@ -198,20 +218,30 @@ class EvaluateOptions:
     Args:
         weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package); or no network:
             "none" (images as they are), "affine" (alignment of the records, else affine), "elastix", "syn".
-        task: Task to evaluate on; the target where empty.
+            A list measures several, one after the other in one process.
+        task: Task to evaluate on; the target where empty. A list measures each, with the results in
+            <workdir>/tasks/<task>.
         split: Split of the task.
-        method: Name of the result; the name of the stage or of the file where empty.
-        examples: Number of pairs whose images are kept for the figures.
+        method: Name of the result; the name of the stage or of the file where empty. Only for one `weights`.
+        examples: Number of pairs whose images are kept for the figures, evenly from the worst to the best
+            after registration; as many again from before it.
+        images: Folder that the records were built from (the builder's --input): figures show its images in
+            place of the records', which may be equalised, where they give the records' very pixels. Where
+            empty, the folder that the source `pairs` noted beside the records, if it is still there.
+        comparison: Picture that compares two images: magenta-green overlay, checkerboard, or by what the
+            images are: a checkerboard where they differ in contrast or stain.
         adapt_steps: Gradient steps on each pair before it is measured, always from the same weights; they
             count in its time.
         adapt_learning_rate: Learning rate of Adam in these steps.
     """
 
-    weights: str = "finetune"
-    task: str = ""
+    weights: Union[List[str], str] = "finetune"
+    task: Union[List[str], str] = ""
     split: Literal["train", "finetune", "test"] = "test"
     method: str = ""
-    examples: PositiveInt = 4
+    examples: PositiveInt = 3
+    images: str = ""
+    comparison: Literal["auto", "overlay", "checkerboard"] = "auto"
     adapt_steps: NonNegativeInt = 0
     adapt_learning_rate: Rate = 5e-4
 
@@ -226,7 +256,11 @@ class RegisterOptions:
         pairs: In place of both: a pairs.csv, or the folder that holds it.
         weights: Stage of the workdir, .h5 weights file or "start" (shipped with the package).
         output: Folder of the results, one folder for each pair; <workdir>/register where empty.
-        points: CSV file of points (x,y or row,col) to map; or a folder with <pair>.csv for each pair.
+        points: File of points to map (docs/landmarks.md: CSV, 3D Slicer, ANTs, ImageJ, elastix); or a folder
+            with one for each pair, <pair>.csv or of another ending.
+        labels: Label map of the moving image (PNG, TIFF, NIfTI, npy) to carry to the fixed one; or a folder
+            with one named like each moving image. A pairs.csv names them in its column moving_labels.
+        fixed_labels: Likewise of the fixed image: the overlap (Dice) of both is then measured.
         points_in: Image in which the points lie. Points of the fixed image are mapped to the moving image by
             p + u(p), points of the moving image to the fixed image by the inverse.
         fit: "records" resizes images to the size at which the weights were trained; "native" keeps their
@@ -236,7 +270,9 @@ class RegisterOptions:
         adapt_epochs: Passes over all pairs before the first is registered.
         adapt_learning_rate: Learning rate of Adam in both.
         formats: File formats of the displacement: "npz" is in pixels, the others are in mm and read by ITK.
-        figures: Draw figures; without them a pair takes a fraction of the time.
+        figures: Draw figures and the page of the pair; without them a pair takes a fraction of the time.
+        comparison: Picture that compares both images: magenta-green overlay, checkerboard, or by what the
+            images are: a checkerboard where they differ in contrast or stain.
     """
 
     moving: str = ""
@@ -245,6 +281,8 @@ class RegisterOptions:
     weights: str = "finetune"
     output: str = ""
     points: str = ""
+    labels: str = ""
+    fixed_labels: str = ""
     points_in: Literal["fixed", "moving"] = "fixed"
     fit: Literal["records", "native"] = "records"
     align: Literal["records", "none", "rigid", "affine"] = "records"
@@ -253,6 +291,7 @@ class RegisterOptions:
     adapt_learning_rate: Rate = 5e-4
     formats: List[FieldFormat] = dataclasses.field(default_factory=lambda: ["npz", "nii.gz", "h5"])
     figures: bool = True
+    comparison: Literal["auto", "overlay", "checkerboard"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Union
 
 StrPath = Union[str, os.PathLike]
+# What a formula begins with, or a name that `to_cell` would else give the form of one that it has changed.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 @contextlib.contextmanager
@@ -53,6 +55,20 @@ def write_text(path: StrPath, text: str) -> None:
 def write_json(path: StrPath, value: Any) -> None:
     """Publishes `value` as indented JSON; refuses NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def to_cell(name: str) -> str:
+    """A name as a cell of a CSV file: spreadsheets run what begins like a formula, so a quote goes ahead.
+
+    >>> to_cell("=1+1"), to_cell("pair 1")
+    ("'=1+1", 'pair 1')
+    """
+    return f"'{name}" if name.startswith(_FORMULA) else name
+
+
+def from_cell(cell: str) -> str:
+    """Inverse of `to_cell`."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
 
 
 def sha256(path: StrPath) -> str:

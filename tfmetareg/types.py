@@ -45,6 +45,13 @@ def no_alignment() -> np.ndarray:
     return np.eye(2, 3, dtype=np.float32)
 
 
+class Note(NamedTuple):
+    """A sentence on what was done to read an image that other programs do differently."""
+
+    image: str
+    text: str
+
+
 @dataclasses.dataclass(frozen=True)
 class ImagePair:
     """One pair of 2D images, raw as a source gives it or preprocessed as in a record.
@@ -62,12 +69,15 @@ class ImagePair:
         moving_landmarks, fixed_landmarks: float32 (n, 2), (row, column) in
             pixels of their image; row i of one matches row i of the other. n may be 0.
         moving_spacing, fixed_spacing: pixel size (row, column) in mm, or None.
-        moving_labels, fixed_labels: uint8 (height, width) of their image, 0 for
-            background; both or neither may be None.
+        moving_labels, fixed_labels: (height, width) of their image, 0 for background, or None. Integers from
+            a source; in a record the uint8 codes of `imaging.labels.label_codes`, of both images or neither.
+        label_values: int64 (n,), in a record the labels of the codes 1 to n; None where labels from 0 to 255
+            are their own codes.
         alignment: float32 (2, 3), [A | t], (row, column) in pixels: the point p of
             `fixed` lies at about A p + t in `moving`. `moving` itself is not aligned.
         split: "train", "finetune" or "test" if the source prescribes it, else None.
         task: name of the task if the source prescribes it, else None.
+        notes: what was done to read the images that other programs do differently.
     """
 
     key: str
@@ -80,6 +90,8 @@ class ImagePair:
     fixed_spacing: Optional[tuple[float, float]] = None
     moving_labels: Optional[np.ndarray] = None
     fixed_labels: Optional[np.ndarray] = None
+    label_values: Optional[np.ndarray] = None
     alignment: np.ndarray = dataclasses.field(default_factory=no_alignment)
     split: Optional[str] = None
     task: Optional[str] = None
+    notes: tuple[Note, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import NoReturn, Optional
 
 import tfmetareg
+from tfmetareg.environment import check_numpy
 from tfmetareg.errors import UserError
+from tfmetareg.imaging.names import name_on_disk
 from tfrecords_builder.options import add_preprocessing_options, requested_preprocessing
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.base import Request, number
@@ -39,6 +42,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     command = arguments[:1]
     try:
         options = parse_arguments(arguments)
+        check_numpy()
         {"build": _build, "validate": _validate, "inspect": _inspect}[options.command](options)
     except UserError as error:
         for line in str(error).splitlines():
@@ -99,7 +103,9 @@ def _named_source(arguments: Sequence[str]) -> Optional[str]:
 def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) -> None:
     kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in SOURCES.items())
     parser.add_argument("--source", required=True, choices=[*SOURCES], help=f"kind of input. {kinds}")
-    parser.add_argument("--input", type=Path, metavar="PATH", help="file or folder to read (embedded: none)")
+    parser.add_argument(
+        "--input", type=_path_on_disk, metavar="PATH", help="file or folder to read (embedded: none)"
+    )
     parser.add_argument(
         "--task", metavar="NAME", help="name of the task (default: the source's own, or the folder's)"
     )
@@ -127,7 +133,7 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
     )
     parser.add_argument(
         "--splits",
-        type=Path,
+        type=_path_on_disk,
         metavar="FILE",
         help="CSV file with the split of each pair: columns `subject,split` or `key,split`",
     )
@@ -143,6 +149,10 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
         group = parser.add_argument_group(f"options of --source {source}")
         for option in SOURCES[source].options:
             group.add_argument(option.flag, **option.settings)
+
+
+def _path_on_disk(text: str) -> Path:
+    return Path(name_on_disk(Path(), text))
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -194,12 +204,15 @@ def _request(options: argparse.Namespace) -> Request:
 
 
 def _build(options: argparse.Namespace) -> None:
+    from tfmetareg.data.schema import note_origin
     from tfrecords_builder.build import build
+    from tfrecords_builder.publish import publishing
 
     request = _request(options)
     splits = _splits(options, request)
+    tasks = SOURCES[options.source].tasks(request)
     build(
-        SOURCES[options.source].tasks(request),
+        tasks,
         options.output,
         preprocessing=requested_preprocessing(options, request),
         shards=options.shards,
@@ -212,6 +225,9 @@ def _build(options: argparse.Namespace) -> None:
         workers=options.workers,
         engine=_engine(options),
     )
+    if options.source == "pairs":  # Its keys are the names of the files.
+        with contextlib.suppress(OSError), publishing(options.output):
+            note_origin(options.output, [task.name for task in tasks], options.input)
 
 
 def _splits(options: argparse.Namespace, request: Request) -> Optional[SplitFile]:
@@ -260,7 +276,7 @@ def _inspect(options: argparse.Namespace) -> None:
     height, width = manifest.image_shape
     print(f"{options.records}: images of {height} x {width}, every shard verified.")
     print(table(summaries))
-    for line in notes(summaries, width, manifest.preprocessing.get("align", "none")):
+    for line in notes(summaries, manifest):
         print(line)
     if options.figure:
         draw_contact_sheet(summaries, options.figure)

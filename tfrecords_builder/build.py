@@ -9,6 +9,7 @@ import itertools
 import operator
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
@@ -18,6 +19,7 @@ from tfmetareg.data.schema import SPLITS, Manifest, Split, Task
 from tfmetareg.errors import Problems, UserError
 from tfmetareg.imaging.preprocessing import Preprocessing
 from tfrecords_builder.identity import build_identity
+from tfrecords_builder.notes import note_lines
 from tfrecords_builder.progress import BuildProgress
 from tfrecords_builder.publish import finish_published, manifest_with, publish, staging_folder
 from tfrecords_builder.sources.base import LazyPairs, Partition, SourceTask
@@ -214,7 +216,10 @@ def _prepare(
     collected = [
         _collected(task, itertools.islice(results, len(own)), problems) for task, own in zip(tasks, batches)
     ]
-    return [pairs for pairs, _ in collected], sum(reused for _, reused in collected)
+    prepared = [pairs for pairs, _ in collected]
+    for line in note_lines(note for pairs in prepared for pair in pairs for note in pair.notes):
+        print(line, file=sys.stderr)
+    return prepared, sum(reused for _, reused in collected)
 
 
 def _batches(task: SourceTask) -> list[Sequence[Partition]]:

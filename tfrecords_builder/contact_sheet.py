@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -21,7 +22,7 @@ _ALIGNED = "the same, moving aligned"
 _INCHES_WIDE = 12.0
 _DOTS_PER_INCH = 100
 _MAX_INCHES = 300.0  # Matplotlib refuses figures of 65536 dots and more.
-_MAX_LETTERS = 28  # Longest label below a panel.
+_LETTERS, _LINE_INCHES = 28, 0.11  # Of a line of a label below a panel.
 
 
 def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
@@ -39,6 +40,21 @@ def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
     """
     if path.suffix.lower() not in _FORMATS:
         raise UserError(f"{path}: a figure's name must end in {', '.join(_FORMATS)}.")
+    import matplotlib
+
+    # Names of files and tasks may hold any character: none of them is a formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = _draw_sheet(summaries)
+        try:
+            with published(path) as temporary:
+                figure.savefig(temporary)
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}); choose another `--figure`."
+            ) from None
+
+
+def _draw_sheet(summaries: Sequence[SplitSummary]) -> Any:
     from matplotlib.figure import Figure
 
     pairs = [pair for summary in summaries for pair in summary.examples]
@@ -50,7 +66,7 @@ def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
     )
     axes = figure.subplots(len(summaries), columns, squeeze=False)
     for row, summary in zip(axes, summaries):
-        row[0].set_ylabel(f"{summary.task.name}\n{summary.split}", fontsize=8)
+        row[0].set_ylabel(f"{_lines(summary.task.name)}\n{summary.split}", fontsize=8)
         for index, panels in enumerate(np.split(row, PAIRS_PER_SPLIT)):
             if index < len(summary.examples):
                 _draw_pair(panels, summary.examples[index])
@@ -59,11 +75,7 @@ def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
                     panel.axis("off")
     for axis, title in zip(axes[0], titles * PAIRS_PER_SPLIT):
         axis.set_title(title, fontsize=7)
-    try:
-        with published(path) as temporary:
-            figure.savefig(temporary)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another `--figure`.") from None
+    return figure
 
 
 def _is_aligned(pair: ImagePair) -> bool:
@@ -73,7 +85,20 @@ def _is_aligned(pair: ImagePair) -> bool:
 def _row_inches(summary: SplitSummary, panel: float) -> float:
     """Height of a row of panels `panel` inches wide, with the labels below."""
     height, width = summary.examples[0].fixed.shape if summary.examples else (1, 1)
-    return panel * height / width + 0.15
+    names = [name for pair in summary.examples for name in _names(pair)]
+    lines = max((_lines(name).count("\n") + 1 for name in names), default=1)
+    return panel * height / width + 0.04 + lines * _LINE_INCHES
+
+
+def _names(pair: ImagePair) -> tuple[str, str]:
+    """What stands below the moving and the fixed image: a key names both, or the pair."""
+    moving, _, fixed = pair.key.rpartition(":")
+    return moving, fixed
+
+
+def _lines(name: str) -> str:
+    """The whole name in lines that fit below a panel."""
+    return "\n".join(textwrap.wrap(name, _LETTERS))
 
 
 def _draw_pair(axes: Any, pair: ImagePair) -> None:
@@ -83,9 +108,8 @@ def _draw_pair(axes: Any, pair: ImagePair) -> None:
     _show(fixed, pair.fixed)
     for axis, labels in ((moving, pair.moving_labels), (fixed, pair.fixed_labels)):
         _outline(axis, labels)
-    names = pair.key.rpartition(":")  # A key names both images, or the pair.
-    for axis, name in ((moving, names[0]), (fixed, names[2])):
-        axis.set_xlabel(name if len(name) <= _MAX_LETTERS else f"…{name[-_MAX_LETTERS:]}", fontsize=6)
+    for axis, name in zip((moving, fixed), _names(pair)):
+        axis.set_xlabel(_lines(name), fontsize=6)
     _draw_points(moving, pair.moving_landmarks, "+")
     _draw_points(fixed, pair.fixed_landmarks, "o")
     distances = landmark_distances(pair) if len(pair.fixed_landmarks) else None

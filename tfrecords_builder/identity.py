@@ -15,8 +15,8 @@ import tfrecords_builder
 from tfrecords_builder.sources.base import LazyPairs, SourceTask
 
 # The code of the library that makes records, files and folders of `tfmetareg`. The builder may import these,
-# and besides them only `errors` and `files`, on which no byte of a record depends. `_compat` hands on what
-# the pinned packages compute.
+# and besides them only `errors`, `files` and `lock`, on which no byte of a record depends. `_compat` hands on
+# what the pinned packages compute.
 RECORD_CODE = ("data/schema.py", "geometry", "imaging", "types.py")
 
 

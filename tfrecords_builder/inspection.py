@@ -111,24 +111,26 @@ HEADER = [
 ALIGNED_HEADER = ["aligned px: median", "p90", "max"]
 
 
-def notes(summaries: Sequence[SplitSummary], width: int, align: str = "none") -> list[str]:
-    """A line for each split with pairs beyond the network's reach.
-
-    Args:
-        summaries: the splits.
-        width: image width in pixels.
-        align: alignment that the records were built with.
-    """
-    aligned = "" if align == "none" else f" though built with `--align {align}`"
-    remedy = "leave them out, or take care" if align == "affine" else "build with `--align affine`"
-    return [
-        f"note: task `{summary.task.name}`, split {summary.split}: {beyond} of {len(summary.distances)} "
-        f"pairs start more than {NETWORK_REACH * width:.1f} px apart ({NETWORK_REACH:.0%} of the width), "
-        f"farther than the network finds{aligned}; {remedy}."
-        for summary in summaries
-        for beyond in [summary.beyond_reach(width)]
-        if beyond
-    ]
+def notes(summaries: Sequence[SplitSummary], manifest: Manifest) -> list[str]:
+    """A line where tasks differ in alignment, and for each split with pairs beyond the network's reach."""
+    by_align: dict[str, list[str]] = {}
+    for task in manifest.tasks:
+        by_align.setdefault(manifest.align_of(task.name), []).append(f"`{task.name}`")
+    width, lines = manifest.image_shape[1], []
+    if len(by_align) > 1:
+        named = "; ".join(f"{align}: {', '.join(names)}" for align, names in by_align.items())
+        lines.append(f"note: the tasks were built with different `--align` ({named}).")
+    for summary in summaries:
+        beyond, align = summary.beyond_reach(width), manifest.align_of(summary.task.name)
+        aligned = "" if align == "none" else f" though built with `--align {align}`"
+        remedy = "leave them out, or take care" if align == "affine" else "build with `--align affine`"
+        if beyond:
+            lines.append(
+                f"note: task `{summary.task.name}`, split {summary.split}: {beyond} of "
+                f"{len(summary.distances)} pairs start more than {NETWORK_REACH * width:.1f} px apart "
+                f"({NETWORK_REACH:.0%} of the width), farther than the network finds{aligned}; {remedy}."
+            )
+    return lines
 
 
 def inspect_records(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -15,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
-from tfmetareg.data.schema import MANIFEST, SPLITS, Manifest, Task
+from tfmetareg.data.schema import MANIFEST, PER_TASK, SPLITS, Manifest, Task
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256, write_text
+from tfmetareg.lock import Lock
 from tfrecords_builder.workers import WorkerKilledError
 
 # Folder within a staging folder; holds the manifest of the tasks that are being published.
@@ -38,19 +38,17 @@ def staging_folder(output: Path, tasks: Sequence[str] = (), identity: Optional[s
         identity: the build's `build_identity`; None for a build that cannot be continued.
 
     Raises:
-        UserError: `output` cannot be written, or the same build is running.
+        UserError: `output` cannot be written, or these tasks are being built by another process.
     """
     folder = _staging(output, tasks, identity or uuid.uuid4().hex)
     stops = (KeyboardInterrupt, WorkerKilledError) if identity else ()
     with writing(output), contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, _missing_parents(output))
         _make(output, output)
-        with _locked(output):  # A folder that nobody has claimed yet looks abandoned to other builds.
-            _make(folder, output)
-            if not stack.enter_context(_claimed(folder)):
-                raise UserError(f"{output}: this build is running already; wait for it to end, or stop it.")
-            for other in set(output.glob(_staging(output, tasks, "*").name)) - {folder}:
-                _discard_abandoned(other)
+        stack.enter_context(_only_build(output, tasks))
+        for other in set(output.glob(_staging(output, tasks, "*").name)) - {folder}:
+            discard(other)
+        _make(folder, output)
         try:
             yield folder
         except stops:
@@ -61,9 +59,36 @@ def staging_folder(output: Path, tasks: Sequence[str] = (), identity: Optional[s
         discard(folder)
 
 
+@contextlib.contextmanager
+def _only_build(output: Path, tasks: Sequence[str]) -> Iterator[None]:
+    """Context of the only build of these tasks; builds of others may run beside it."""
+    named = ", ".join(f"`{name}`" for name in tasks)
+    lock = Lock(
+        output / f".{_digest(tasks)}.lock",
+        f"builds {named or 'records'} in it",
+        "this build is running already: wait for it to end, or stop it",
+    )
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(output, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def publishing(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Lets one build at a time change what the manifest names; the others wait."""
+    return Lock(output / ".publish.lock", "publishes records", "wait").held(wait=True)
+
+
 def _staging(output: Path, tasks: Sequence[str], identity: str) -> Path:
-    names = hashlib.sha256(repr(sorted(tasks)).encode()).hexdigest()
-    return output / f".{names[:12]}-{identity[:24]}.tmp"
+    return output / f".{_digest(tasks)}-{identity[:24]}.tmp"
+
+
+def _digest(tasks: Sequence[str]) -> str:
+    return hashlib.sha256(repr(sorted(tasks)).encode()).hexdigest()[:12]
 
 
 def _make(folder: Path, output: Path) -> None:
@@ -71,18 +96,8 @@ def _make(folder: Path, output: Path) -> None:
         raise UserError(f"{output}: is a file; `--output` must be a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(folder, os.O_RDONLY))  # Locking opens it the same way.
     except OSError as error:
         raise _unwritable(output, error) from None
-
-
-def _discard_abandoned(folder: Path) -> None:
-    with (
-        contextlib.suppress(FileNotFoundError),
-        _claimed(folder) as claimed,
-    ):  # No folder: its build has ended.
-        if claimed:
-            discard(folder)
 
 
 def discard(staging: Path) -> None:
@@ -140,18 +155,29 @@ def manifest_with(output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
         )
     if any(task.name not in added for task in old.tasks):
         _check_same(output, old, new)
-        if new.preprocessing.get("colour") is None:
-            new = dataclasses.replace(new, preprocessing=old.preprocessing)
+        new = _beside(old, new)
+        added = {task.name: task for task in new.tasks}
     kept = [added.pop(task.name, task) for task in old.tasks]
     return dataclasses.replace(new, tasks=(*kept, *added.values()))
 
 
+def _beside(old: Manifest, new: Manifest) -> Manifest:
+    """The new tasks under the preprocessing of those that stay, with what was done to them otherwise."""
+    own = {name: new.preprocessing[name] for name in PER_TASK if name in new.preprocessing}
+    own = {name: value for name, value in own.items() if value != old.preprocessing.get(name)}
+    preprocessing = {**new.preprocessing, **{name: old.preprocessing.get(name) for name in own}}
+    if new.preprocessing.get("colour") is None:
+        preprocessing = old.preprocessing
+    tasks = tuple(dataclasses.replace(task, preprocessing=own) for task in new.tasks)
+    return dataclasses.replace(new, preprocessing=preprocessing, tasks=tasks)
+
+
 def _check_same(output: Path, old: Manifest, new: Manifest) -> None:
-    """Refuses different settings, except for `colour` if one of the two has read no colour images."""
+    """Refuses different settings, but for `PER_TASK`, and `colour` if one of the two has read no colour."""
     ours, theirs = ({"image_shape": list(m.image_shape), **m.preprocessing} for m in (new, old))
     differences = [
         f"{name} {theirs.get(name)} there, {ours.get(name)} here"
-        for name in sorted({*ours, *theirs})
+        for name in sorted({*ours, *theirs}.difference(PER_TASK))
         if ours.get(name) != theirs.get(name)
         and not (name == "colour" and None in (ours.get(name), theirs.get(name)))
     ]
@@ -175,8 +201,12 @@ def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> M
         UserError: as `manifest_with`; `output` cannot be written.
     """
     try:
-        with _locked(output):
+        with publishing(output):
             merged = manifest_with(output, new, overwrite=overwrite)
+            names = {task.name for task in new.tasks}
+            new = dataclasses.replace(
+                merged, tasks=tuple(task for task in merged.tasks if task.name in names)
+            )
             _withdraw(output, staging, _replaced_tasks(output, new))
             write_text(staging / _PUBLISHED / MANIFEST, new.to_json())
             for file in _files(new.tasks):
@@ -197,12 +227,12 @@ def finish_published(output: Path, tasks: Sequence[str], identity: str) -> bool:
     staging = _staging(output, tasks, identity)
     if not (staging / _PUBLISHED / MANIFEST).exists() or not (output / MANIFEST).exists():
         return False
-    with _locked(output):
+    with _only_build(output, tasks), publishing(output):
         merged, new = Manifest.read(output), Manifest.read(staging / _PUBLISHED)
         if not all(task in merged.tasks for task in new.tasks):
             return False
         _sweep(output, merged, new)
-        _discard_abandoned(staging)
+        discard(staging)
     return True
 
 
@@ -245,32 +275,3 @@ def _changes(output: Path, staging: Path, task: Task) -> bool:
 
 def _files(tasks: Sequence[Task]) -> set[str]:
     return {shard.file for task in tasks for split in task.splits.values() for shard in split.shards}
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lets one build at a time change a folder; the lock ends with the process and leaves no file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Like `_locked`, but gives False instead of waiting for another process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield _lock_at_once(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock_at_once(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -70,7 +70,7 @@ def slice_pairs(
 
     Args:
         volume: volume of one patient.
-        labels: uint8 labels on the volume's grid, or None.
+        labels: integers on the volume's grid, or None.
         subject: name of the patient.
         where: name of the volume in an error.
         gap, stride: see `adjacent`.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from tfmetareg.errors import UserError
+from tfmetareg.imaging.names import comparable
 from tfmetareg.imaging.tables import read_table
 
 LEARNING_SPLIT = {"source": "train", "target": "finetune"}
@@ -32,7 +33,7 @@ class SplitFile:
     Attributes:
         path: the file's path.
         column: "subject" or "key": what `splits` is indexed by.
-        splits: split by subject or by key.
+        splits: split by subject or by key, spelled as `comparable` spells it.
     """
 
     path: Path
@@ -44,7 +45,7 @@ class SplitFile:
         return [
             pair._replace(split=self.splits[name])
             for pair in pairs
-            for name in [getattr(pair, self.column)]
+            for name in [self._name(pair)]
             if name in self.splits
         ]
 
@@ -54,7 +55,7 @@ class SplitFile:
         Raises:
             UserError: some pairs are missing from it.
         """
-        names = dict.fromkeys(getattr(pair, self.column) for pair in pairs)
+        names = dict.fromkeys(map(self._name, pairs))
         missing = [name for name in names if name not in self.splits]
         if missing:
             raise UserError(f"{self.path}: no line for {self._listed(missing)}; add one for each.")
@@ -69,7 +70,7 @@ class SplitFile:
         Raises:
             UserError: the file has names that are not among the pairs.
         """
-        known = {getattr(pair, self.column) for pair in pairs}
+        known = set(map(self._name, pairs))
         unknown = [name for name in self.splits if name not in known]
         if unknown:
             where, unless = (
@@ -81,6 +82,9 @@ class SplitFile:
                 f"{self.path}: {where} has no {self._listed(unknown)}; correct the name or remove the "
                 f"line{unless}."
             )
+
+    def _name(self, pair: PairInfo) -> str:
+        return comparable(getattr(pair, self.column))
 
     def _listed(self, names: Sequence[str]) -> str:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -104,7 +108,7 @@ def read_splits(path: Path) -> SplitFile:
     splits: dict[str, str] = {}
     lines = []
     for number, row in table.rows:
-        name, split = row[column], row["split"].lower()
+        name, split = comparable(row[column]), row["split"].lower()
         if not name:
             lines.append(f"{path}, line {number}: `{column}` is empty; name one.")
         elif split not in (*LEARNING_SPLIT.values(), HELD_OUT_SPLIT):

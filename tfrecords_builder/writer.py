@@ -21,13 +21,13 @@ from tfmetareg.data.schema import Shard, encode_pair, shard_name
 from tfmetareg.errors import Problems
 from tfmetareg.files import published, sha256, write_json
 from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
-from tfmetareg.types import ImagePair
+from tfmetareg.types import ImagePair, Note
 from tfrecords_builder.sources.base import Partition
 from tfrecords_builder.splits import shuffle_key
 
 
 class SpooledPair(NamedTuple):
-    """A serialized pair: what its split depends on, and its place in a spool file, in bytes."""
+    """A serialized pair: what its split depends on, its place in a spool file, in bytes, and notes on it."""
 
     key: str
     subject: str
@@ -35,6 +35,7 @@ class SpooledPair(NamedTuple):
     spool: Optional[Path]
     offset: int
     length: int
+    notes: Sequence[Note] = ()
 
 
 class BatchResult(NamedTuple):
@@ -96,12 +97,13 @@ class Batch:
         index = _read_index(spool)
         if index is None:
             return None
-        pairs = [SpooledPair(*row)._replace(spool=spool) for row in index["pairs"]]
+        rows = [SpooledPair(*row) for row in index["pairs"]]
+        pairs = [row._replace(spool=spool, notes=tuple(Note(*note) for note in row.notes)) for row in rows]
         return BatchResult(pairs, self.problems.lines, reused=True)
 
 
 def _spooled_pair(pair: ImagePair, spool: Optional[Path], offset: int = 0, length: int = 0) -> SpooledPair:
-    return SpooledPair(pair.key, pair.subject, pair.split, spool, offset, length)
+    return SpooledPair(pair.key, pair.subject, pair.split, spool, offset, length, pair.notes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import html
+import io
 import json
+import re
 import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its customary name
@@ -22,9 +27,9 @@ from tfmetareg.cli import main
 from tfmetareg.files import write_json
 from tfmetareg.imaging.field_files import read_field
 from tfmetareg.imaging.grid import Grid
+from tfmetareg.imaging.landmarks import read_landmarks
 from tfmetareg.imaging.preprocessing import Preprocessing
-from tfmetareg.imaging.read import read_pixels
-from tfmetareg.imaging.tables import read_landmarks
+from tfmetareg.imaging.read import open_image
 from tfmetareg.imaging.write import write_image
 from tfmetareg.models.registry import build_model
 from tfmetareg.models.weights import save_weights
@@ -92,7 +97,7 @@ def test_everything_that_is_promised_is_there(workdir, tmp_path):
     assert {path.name for path in folder.iterdir()} == {
         *("warped.png", "displacement.npz", "displacement.nii.gz", "displacement.h5", "summary.json"),
         *("overlay.png", "grid.png", "checkerboard.png", "jacobian.png", "points.png"),
-        "points_in_moving.csv",
+        *("points_in_moving.csv", "registration.html"),
     }
     assert [path.name for path in folder.parent.iterdir()] == ["m-to-f"]
     summary = told(folder)
@@ -122,6 +127,72 @@ def test_everything_that_is_promised_is_there(workdir, tmp_path):
     assert summary["points"]["carried_to"] == "moving"
 
 
+def test_a_pair_has_a_page_of_its_own(workdir, tmp_path):
+    odd = tmp_path / r"<b>$\frac{$.png"
+    options = pair(tmp_path)
+    (tmp_path / "m.png").rename(odd)
+    options[0] = f"--register.moving={odd}"
+    assert register(workdir, tmp_path / "out", *options, "--register.formats=[npz]", figures=True) == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    page = (folder / "registration.html").read_text(encoding="utf-8")
+    text = page.replace("<wbr>", "")
+    assert r"&lt;b&gt;$\frac{$.png (70 × 70 px) was registered onto f.png (70 × 70 px)." in text
+    assert "<b>" not in page
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(addresses) > 8 and all(address.startswith("data:image/") for address in addresses)
+    for warning in told(folder)["warnings"]:
+        assert html.escape(warning[1:]) in text
+
+
+def test_images_of_two_contrasts_are_compared_by_a_checkerboard(workdir, tmp_path):
+    image = scene(80)
+    save(tmp_path / "m.png", 1 - image)
+    save(tmp_path / "f.png", image)
+    files = [f"--register.{name}={tmp_path / name[0]}.png" for name in ("moving", "fixed")]
+    options = [*files, "--register.weights=still", "--register.formats=[npz]"]
+    for name, chosen, overlaid in (
+        ("auto", [], False),
+        ("overlay", ["--register.comparison=overlay"], True),
+        ("none", ["--register.figures=false"], False),
+    ):
+        assert register(workdir, tmp_path / name, *options, *chosen, figures=True) == 0
+        names = {path.name for path in (tmp_path / name / "m-to-f").iterdir()}
+        assert ("overlay.png" in names) == overlaid
+        assert ("checkerboard.png" in names) == ("registration.html" in names) == (name != "none")
+
+
+def test_colours_are_shown_as_they_are(workdir, tmp_path):
+    image = scene(80)
+    colour = np.stack([image, 0.5 * image, 1 - image], axis=-1)
+    save(tmp_path / "m.png", colour)
+    save(tmp_path / "f.png", colour)
+    files = [f"--register.{name}={tmp_path / name[0]}.png" for name in ("moving", "fixed")]
+    options = [*files, "--register.weights=still", "--register.formats=[npz]"]
+    assert register(workdir, tmp_path / "out", *options, figures=True) == 0
+    page = (tmp_path / "out" / "m-to-f" / "registration.html").read_text(encoding="utf-8")
+    source = re.search(r'src="data:image/png;base64,([^"]*)" alt="Fixed image"', page)[1]
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+    np.testing.assert_array_equal(shown, np.asarray(Image.open(tmp_path / "f.png")))
+
+
+def test_landmarks_that_came_apart_though_the_images_agree_better_are_warned_of(workdir, tmp_path):
+    """Landmarks that say that nothing moved, on images of which one is shifted."""
+    pair(tmp_path)
+    (tmp_path / "l.csv").write_text("x,y\n20,20\n40,30\n")
+    row = "moving,fixed,moving_landmarks,fixed_landmarks\nm.png,f.png,l.csv,l.csv\n"
+    (tmp_path / "pairs.csv").write_text(row)
+    options = [f"--register.pairs={tmp_path}", "--register.formats=[npz]", "--register.weights=still"]
+    assert register(workdir, tmp_path / "out", *options, "--register.align=affine") == 0
+    summary = told(tmp_path / "out" / "m-to-f")
+    assert summary["similarity"]["ncc"]["after"] > summary["similarity"]["ncc"]["before"]
+    (warning,) = (line for line in summary["warnings"] if "landmarks" in line)
+    assert re.fullmatch(
+        r"the landmarks lie farther apart than before \(0.00 -> [12].\d+ px\), though the images agree "
+        r"better \(NCC .* -> .*\): do not take similarity for accuracy.",
+        warning,
+    )
+
+
 @pytest.mark.parametrize("fit", ["records", "native"])
 @pytest.mark.parametrize(("moving", "fixed"), [((97, 131), (64, 81)), ((40, 33), (51, 70))])
 def test_images_of_any_two_sizes(workdir, tmp_path, fit, moving, fixed):
@@ -133,7 +204,7 @@ def test_images_of_any_two_sizes(workdir, tmp_path, fit, moving, fixed):
     options = [*names, "--register.weights=still", f"--register.fit={fit}", "--register.formats=[npz]"]
     assert register(workdir, tmp_path / "out", *options) == 0
     folder = tmp_path / "out" / "moving-to-fixed"
-    assert read_pixels(folder / "warped.png").shape == fixed
+    assert open_image(folder / "warped.png").pixels.shape == fixed
     landed = displacement(folder) + np.stack(np.indices(fixed), axis=-1)
     if fit == "records":
         expected = (np.stack(np.indices(fixed), axis=-1) + 0.5) * moving / fixed - 0.5
@@ -168,8 +239,8 @@ def test_the_warped_image_has_the_moving_ones_format_depth_and_colours(workdir, 
     options += ["--register.weights=still", "--register.formats=[npz]"]
     assert register(workdir, tmp_path / "out", *options) == 0
     for number, (ending, as_type, _) in enumerate(FORMATS):
-        moving = read_pixels(tmp_path / "moving" / f"image{number}{ending}")
-        warped = read_pixels(tmp_path / "out" / f"image{number}" / f"warped{ending}")
+        moving = open_image(tmp_path / "moving" / f"image{number}{ending}").pixels
+        warped = open_image(tmp_path / "out" / f"image{number}" / f"warped{ending}").pixels
         assert (warped.dtype, warped.shape) == (moving.dtype, moving.shape)
         white = {"uint8": 255, "uint16": 65535}.get(as_type, np.ptp(moving))
         assert np.abs(warped.astype(float) - moving).max() < 0.03 * white
@@ -390,6 +461,52 @@ def test_images_that_have_nothing_in_common_are_warned_of(workdir, tmp_path):
     assert "alignment found nothing better than leaving the images as they are" in warnings
     assert "hardly agree once they are registered" in warnings
     assert "try `--register.align" not in warnings
+
+
+def test_a_moving_image_that_its_header_mirrors_comes_out_in_place(workdir, tmp_path, capsys):
+    """Both files show the same tissue at the same place; the moving one's columns run the other way."""
+    pixels = np.float32(scene(64)[:48])
+    for name, shown, step, columns in (("f", pixels, 1, (10, 40)), ("m", pixels[:, ::-1], -1, (53, 23))):
+        affine = np.diag([step, 1.0, 2.0, 1.0])
+        affine[0, 3] = 63 if step < 0 else 0
+        nibabel.save(nibabel.Nifti1Image(shown.T[..., None], affine), tmp_path / f"{name}.nii.gz")
+        (tmp_path / f"{name}.csv").write_text("x,y\n{},20\n{},30\n".format(*columns))
+    (tmp_path / "pairs.csv").write_text(
+        "moving,fixed,moving_landmarks,fixed_landmarks\nm.nii.gz,f.nii.gz,m.csv,f.csv\n"
+    )
+    options = [f"--register.pairs={tmp_path}", f"--register.points={tmp_path / 'f.csv'}"]
+    assert register(workdir, tmp_path / "out", *options, "--register.weights=still", figures=True) == 0
+    folder = tmp_path / "out" / "m-to-f"
+    summary = told(folder)
+    assert summary["similarity"]["ncc"]["before"] > 0.99
+    assert summary["folding_percent"] == 0 and summary["displacement_px"]["max"] < 0.1
+    assert summary["landmarks"]["distance_before_px"] < 0.01 and summary["landmarks"]["distance_px"] < 0.1
+    np.testing.assert_allclose(
+        read_landmarks(folder / "points_in_moving.csv"), [[20, 53], [30, 23]], atol=0.1
+    )
+    assert [line for line in summary["warnings"] if "turned or mirrored" in line]
+    assert "warning: m-to-f: " in (told_on_stderr := capsys.readouterr().err)
+    assert "its header has it turned or mirrored against the fixed image" in told_on_stderr
+    paths = [str(path) for path in (tmp_path / "m.nii.gz", tmp_path / "f.nii.gz", folder / "displacement.h5")]
+    theirs = sitk.Resample(*map(sitk.ReadImage, paths[:2]), sitk.ReadTransform(paths[2]))
+    np.testing.assert_allclose(sitk.GetArrayFromImage(theirs)[0, 2:-2, 2:-2], pixels[2:-2, 2:-2], atol=0.02)
+
+
+def test_a_picture_onto_a_file_with_a_place(workdir, tmp_path, capsys):
+    pixels = np.uint8(255 * scene(64)[:48])
+    Image.fromarray(np.dstack([pixels] * 3)).save(tmp_path / "m.png")
+    affine = np.array([[0, 0, 2.0, 5], [0.5, 0, 0, 6], [0, 0.7, 0, 7], [0, 0, 0, 1]])  # sagittal
+    nibabel.save(nibabel.Nifti1Image(pixels.T[..., None], affine), tmp_path / "f.nii.gz")
+    options = [f"--register.moving={tmp_path / 'm.png'}", f"--register.fixed={tmp_path / 'f.nii.gz'}"]
+    assert register(workdir, tmp_path / "out", *options, "--register.weights=still") == 0
+    err = capsys.readouterr().err
+    assert "m.png: tells no direction; taken to be that of the image that it is paired with." in err
+    assert "one image is 2D, the other a slice in space" in err
+    folder = tmp_path / "out" / "m-to-f"
+    assert open_image(folder / "warped.png").pixels.shape == (48, 64, 3)
+    in_place = nibabel.load(folder / "warped.nii.gz")
+    np.testing.assert_allclose(in_place.affine[:, :2], affine[:, :2], atol=1e-6)
+    np.testing.assert_allclose(in_place.affine[:3, 3], affine[:3, 3], atol=1e-5)
 
 
 def test_a_slice_of_a_volume_with_a_hash_in_its_name(workdir, tmp_path):

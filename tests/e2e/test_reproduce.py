@@ -328,7 +328,7 @@ def test_the_first_steps_of_the_papers_preset(tmp_path):
     ("option", "message"),
     [
         ("--reproduce.seeds=[1,1]", "`reproduce.seeds` ([1, 1]) must be a number or a list of different"),
-        ("--reproduce.shots=[0]", "`reproduce.shots`: must be as `--help` says, got 0."),
+        ("--reproduce.shots=[0]", "`reproduce.shots`: must be as `--help_all` says, got 0."),
         ("--reptile.meta_batch_size=9", "`reptile.meta_batch_size` (9) must be at most"),
         ("--data.target=task_a", "task `task_a` has no pairs in split `finetune`"),
     ],

@@ -275,7 +275,7 @@ def test_without_a_data_root_the_embedded_tasks_are_built_once(
     (root,) = tmp_path.glob("data/*")
     assert root.name.startswith("embedded-") and folder in root.name
     records = Records(root)
-    assert len(records.manifest.names("source")) == 5 and records.manifest.align == align
+    assert len(records.manifest.names("source")) == 5 and records.manifest.align_of("abdomen_ct") == align
     assert records.pair_count("abdomen_ct", "train") == pairs
     assert records.pair_count("abdomen_ct", "test") == 2
 
@@ -343,6 +343,32 @@ def test_training_that_diverges_stops_and_says_what_to_do(records_root, tmp_path
     assert "training diverged at step" in error
     assert "lower the learning rate" in error
     assert not (tmp_path / "reptile" / "model.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "lacking", "told"),
+    [
+        ("evaluate", "test", "`target` has no pairs in split `test`; it has: finetune."),
+        ("finetune", "finetune", "`target` has no pairs in split `finetune`; it has: test."),
+        ("pretrain", "train", "`task_a` has no pairs in split `train`; it has: test."),
+        ("study", "train", "`task_a` has no pairs in split `train`; it has: test."),
+        ("reproduce", "finetune", "`target` has no pairs in split `finetune`; it has: test."),
+    ],
+)
+def test_a_split_that_is_not_there_is_told_beside_those_that_are(
+    records_root, tmp_path, capsys, mode, lacking, told
+):
+    """Of the first task that would have it, in otherwise sound records."""
+    shutil.copytree(records_root, tmp_path / "records")
+    manifest = json.loads((tmp_path / "records" / "manifest.json").read_text())
+    task = next(task for task in manifest["tasks"] if f"`{task['name']}`" in told)
+    del task["splits"][lacking]
+    (tmp_path / "records" / "manifest.json").write_text(json.dumps(manifest))
+    start = ["--evaluate.weights=none", "--finetune.init=scratch"]
+    assert run(mode, tmp_path / "records", tmp_path / "run", *start) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert told in error
+    assert not list(tmp_path.glob("run/*/*"))
 
 
 @pytest.mark.parametrize("mode", ["finetune", "evaluate", "export"])

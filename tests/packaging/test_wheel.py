@@ -70,8 +70,9 @@ def test_the_wheel_holds_every_module_the_presets_the_start_weights_and_nothing_
     modules = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     presets = {Path("tfmetareg", "configs", path.name) for path in (ROOT / "configs").glob("*.yaml")}
     weights = {path.relative_to(ROOT) for path in (ROOT / "tfmetareg" / "weights").glob("*.*")}
-    others = {Path("tfmetareg/py.typed"), Path("tfmetareg/report/page.html.j2")}
-    assert len(presets) > 5 and any(path.suffix == ".h5" for path in weights)
+    pages = {path.relative_to(ROOT) for path in (ROOT / "tfmetareg" / "report").glob("*.j2")}
+    others = {Path("tfmetareg/py.typed"), *pages}
+    assert len(presets) > 5 and len(pages) == 3 and any(path.suffix == ".h5" for path in weights)
     assert names == {path.as_posix() for path in modules | presets | weights | others}
 
 

@@ -13,9 +13,10 @@ from typing import Optional, Union
 import numpy as np
 import tensorflow as tf
 
-from tfmetareg.data.schema import Manifest, parse_pair
+from tfmetareg.data.schema import Manifest, Split, parse_pair
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
+from tfmetareg.imaging.names import name_on_disk
 from tfmetareg.types import PairBatch
 
 # Number of serialized records in the shuffle buffer. Small, since checkpoints store the buffer; records are
@@ -45,8 +46,22 @@ class Records:
         Raises:
             UserError: no folder, or no readable manifest in it.
         """
-        self.root = Path(root)
-        self.manifest = Manifest.read(root)
+        self.root = Path(name_on_disk(Path(), os.fspath(root)))
+        self.manifest = Manifest.read(self.root)
+
+    def split(self, task: str, split: str) -> Split:
+        """A split of a task, with at least one pair.
+
+        Raises:
+            UserError: no such task or split, or an empty split; the message lists those that there are.
+        """
+        splits = self.manifest.task(task).splits
+        if split not in splits or not splits[split].pairs:
+            known = ", ".join(name for name, content in splits.items() if content.pairs)
+            raise UserError(
+                f"{self.root}: task `{task}` has no pairs in split `{split}`; it has: {known or 'none'}."
+            )
+        return splits[split]
 
     def shards(self, task: str, split: str) -> list[str]:
         """Paths of a split's shards, after checking that each exists and has the size in the manifest.
@@ -54,17 +69,14 @@ class Records:
         Raises:
             UserError: no such task or split, an empty split, or a shard that is missing or of another size.
         """
-        splits = self.manifest.task(task).splits
-        if split not in splits or not splits[split].pairs:
-            known = ", ".join(name for name, content in splits.items() if content.pairs)
-            raise UserError(f"task `{task}` has no pairs in split `{split}`; it has: {known}.")
-        for shard in splits[split].shards:
+        shards = self.split(task, split).shards
+        for shard in shards:
             path = self.root / shard.file
             size = path.stat().st_size if path.is_file() else None
             if size != shard.bytes:
                 problem = "it is missing" if size is None else f"it has {size} bytes, not {shard.bytes}"
                 raise UserError(f"{path}: damaged shard ({problem}); {_rebuild(task)}")
-        return [str(self.root / shard.file) for shard in splits[split].shards]
+        return [str(self.root / shard.file) for shard in shards]
 
     def verify(self, task: str, split: str) -> None:
         """Compares the SHA-256 of a split's shards with the manifest.
@@ -72,7 +84,7 @@ class Records:
         Raises:
             UserError: as for `shards`, or a shard's content differs.
         """
-        for path, shard in zip(self.shards(task, split), self.manifest.task(task).splits[split].shards):
+        for path, shard in zip(self.shards(task, split), self.split(task, split).shards):
             if sha256(path) != shard.sha256:
                 raise UserError(
                     f"{path}: damaged shard (another SHA-256 than the manifest's); {_rebuild(task)}"
@@ -103,7 +115,7 @@ def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
 
     Returns:
         Elements as from `schema.parse_pair`, but with images as float32 (height, width, 1) in [0, 1]. If the
-        records are aligned, elements also have `aligned`: the aligned moving image, the network's input.
+        task is aligned, elements also have `aligned`: the aligned moving image, the network's input.
     """
     image_shape = records.manifest.image_shape
 
@@ -112,7 +124,7 @@ def examples(records: Records, task: str, split: str) -> tf.data.Dataset:
         return {**record, **as_floats(_images(record, image_shape))._asdict()}
 
     pairs = _shards(records, task, split).flat_map(_read).map(with_images)
-    return pairs if records.manifest.align == "none" else pairs.map(_with_aligned)
+    return pairs if records.manifest.align_of(task) == "none" else pairs.map(_with_aligned)
 
 
 def unaligned(pairs: tf.data.Dataset) -> tf.data.Dataset:
@@ -142,7 +154,7 @@ def pair_stream(
 
     Returns:
         Elements are PairBatch of single pairs, uint8 (height, width, 1), with the moving image aligned if the
-        records are.
+        task is.
     """
     shards = _shards(records, task, split)
     count = len(shards)
@@ -150,12 +162,12 @@ def pair_stream(
     if limit is not None and limit < records.pair_count(task, split):
         serialized = tf.data.Dataset.from_tensor_slices(_drawn(shards.flat_map(_read), limit, seed))
     serialized = serialized.shuffle(_SHUFFLE_BUFFER, seed=seed + 1).repeat()
-    manifest = records.manifest
+    image_shape, align = records.manifest.image_shape, records.manifest.align_of(task)
 
     def images(text: tf.Tensor) -> PairBatch:
         record = parse_pair(text)
-        pair = _images(record, manifest.image_shape)
-        if manifest.align == "none":
+        pair = _images(record, image_shape)
+        if align == "none":
             return pair
         return PairBatch(align_image(pair.moving, record["alignment"]), pair.fixed)
 
@@ -214,7 +226,7 @@ def as_floats(pair: PairBatch) -> PairBatch:
 
 def _shards(records: Records, task: str, split: str) -> tf.data.Dataset:
     """Elements: path and number of records of each shard."""
-    counts = [shard.records for shard in records.manifest.task(task).splits[split].shards]
+    counts = [shard.records for shard in records.split(task, split).shards]
     return tf.data.Dataset.from_tensor_slices((records.shards(task, split), tf.constant(counts, tf.int64)))
 
 

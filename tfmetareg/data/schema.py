@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -13,11 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfmetareg.errors import UserError
+from tfmetareg.files import write_json
+from tfmetareg.geometry.align import KINDS
 from tfmetareg.types import ImagePair, no_alignment
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+# Beside the manifest: the folder that a task's keys name files of, by task, relative to the records.
+ORIGINS = "origins.json"
 SPLITS = ("train", "finetune", "test")
+# What may be done to the images of one task otherwise than to those of the others in the same records.
+PER_TASK = ("align",)
 # First version of the preprocessing whose records hold the moving image unaligned.
 _UNALIGNED_SINCE = 3
 
@@ -35,6 +42,8 @@ _FEATURES = {
     # Empty for pairs without labels; absent from records of older versions, which had none.
     "moving_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
     "fixed_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    # Only in records of pairs whose labels are not all from 0 to 255.
+    "label_values": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     # Absent from records of older versions, which had no alignment: the identity.
     "alignment": tf.io.FixedLenFeature([2, 3], tf.float32, default_value=no_alignment().tolist()),
 }
@@ -49,11 +58,12 @@ def encode_pair(pair: ImagePair) -> bytes:
     ('pair 1', [[0, 1, 2], [3, 4, 5]])
 
     Args:
-        pair: moving and fixed are uint8 (height, width), and so are their labels, if any. `split` and `task`
-            are not stored: the shard's name gives them.
+        pair: moving and fixed are uint8 (height, width), and so are the codes of their labels, if any.
+            `split` and `task` are not stored: the shard's name gives them.
 
     Returns:
-        A serialized `tf.train.Example`. Unknown spacing is stored as NaN, missing labels as an empty string.
+        A serialized `tf.train.Example`. Unknown spacing is stored as NaN, missing labels as an empty string;
+        `label_values` only where it is not None.
 
     Raises:
         ValueError: images or labels that are not uint8 or differ in shape, labels of one image only, or
@@ -89,6 +99,8 @@ def encode_pair(pair: ImagePair) -> bytes:
         "fixed_labels": _bytes(_label_bytes(pair.fixed_labels)),
         "alignment": _floats(pair.alignment),
     }
+    if pair.label_values is not None:
+        features["label_values"] = _ints(pair.label_values.tolist())
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
 
@@ -119,6 +131,7 @@ def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         moving_landmarks, fixed_landmarks: float32 (n, 2), (row, column).
         moving_spacing, fixed_spacing: float32 (2,), mm; NaN if unknown.
         moving_labels, fixed_labels: uint8 (height, width, 1); (height, width, 0) without labels.
+        label_values: int64 (n,), the labels of the codes 1 to n; (0,) where labels are their own codes.
         alignment: float32 (2, 3), not yet applied to image, landmarks and labels.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
@@ -150,6 +163,7 @@ def decode_pair(serialized: bytes) -> ImagePair:
         fixed_spacing=spacing("fixed_spacing"),
         moving_labels=labels("moving_labels"),
         fixed_labels=labels("fixed_labels"),
+        label_values=record["label_values"] if record["label_values"].size else None,
         alignment=record["alignment"],
     )
 
@@ -188,12 +202,29 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One registration task: its role ("source" or "target"), modality and splits by name."""
+    """One registration task.
+
+    Attributes:
+        name: of the task.
+        role: "source" or "target".
+        modality: free text.
+        splits: by name.
+        preprocessing: what was done to its images otherwise than the manifest's `preprocessing` says, of the
+            keys in `PER_TASK`.
+    """
 
     name: str
     role: str
     modality: str
     splits: dict[str, Split]
+    preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """The task as the manifest stores it; a task like the others has no `preprocessing` of its own."""
+        content = dataclasses.asdict(self)
+        if not self.preprocessing:
+            del content["preprocessing"]
+        return content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +233,8 @@ class Manifest:
 
     Attributes:
         image_shape: (height, width) of every image.
-        preprocessing: how the images were preprocessed, as `Preprocessing.describe` tells it.
+        preprocessing: how the images were preprocessed, as `Preprocessing.describe` tells it; a task may
+            differ in the keys of `PER_TASK`.
         tasks: the tasks in the order in which they were built.
     """
 
@@ -226,10 +258,21 @@ class Manifest:
         """Names of the tasks with a role, "source" or "target", in the manifest's order."""
         return [task.name for task in self.tasks if task.role == role]
 
-    @property
-    def align(self) -> str:
-        """How the pairs were aligned: "none", "rigid" or "affine"."""
-        return self.preprocessing.get("align", "none")
+    def preprocessing_of(self, *tasks: str) -> dict[str, Any]:
+        """How the images of some tasks were preprocessed; their strongest alignment, where it differs.
+
+        >>> ct, mr = Task("ct", "source", "CT", {}), Task("mr", "source", "MR", {}, {"align": "rigid"})
+        >>> manifest = Manifest((64, 64), {"fit": "resize", "align": "none"}, (ct, mr))
+        >>> manifest.preprocessing_of("ct"), manifest.preprocessing_of("ct", "mr")["align"]
+        ({'fit': 'resize', 'align': 'none'}, 'rigid')
+        """
+        if not any(self.task(task).preprocessing for task in tasks):
+            return self.preprocessing
+        return {**self.preprocessing, "align": max(map(self.align_of, tasks), key=KINDS.index)}
+
+    def align_of(self, task: str) -> str:
+        """How the pairs of a task were aligned: "none", "rigid" or "affine"."""
+        return {"align": "none", **self.preprocessing, **self.task(task).preprocessing}["align"]
 
     def digest(self) -> str:
         """SHA-256 of the manifest, and so of all shards: identifies the data in a run card."""
@@ -237,7 +280,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n"
+        tasks = [task.describe() for task in self.tasks]
+        content = {"schema": SCHEMA, **dataclasses.asdict(self), "tasks": tasks}
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def read(cls, root: Union[str, os.PathLike]) -> Manifest:
@@ -277,13 +322,15 @@ class Manifest:
                         )
                         for name, split in task["splits"].items()
                     },
+                    preprocessing=dict(task.get("preprocessing", {})),
                 )
                 for task in content["tasks"]
             )
             height, width = content["image_shape"]
             manifest = cls((height, width), content["preprocessing"], tasks)
             version = manifest.preprocessing.get("version", 0)
-            misread = manifest.align != "none" and version < _UNALIGNED_SINCE
+            aligned = manifest.preprocessing.get("align", "none") != "none"
+            misread = aligned and version < _UNALIGNED_SINCE
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: damaged manifest ({error!r}); build the records again.") from None
         if misread:
@@ -292,6 +339,30 @@ class Manifest:
                 f"(preprocessing of version {version}); build the records again."
             )
         return manifest
+
+
+def note_origin(root: Path, tasks: Sequence[str], folder: Path) -> None:
+    """Notes the folder that tasks were built from, where their keys name the images' files in it.
+
+    It serves to show the images as they were; nothing depends on it.
+    """
+    place = os.path.relpath(folder.resolve(), root.resolve())
+    write_json(root / ORIGINS, {**_origins(root), **dict.fromkeys(tasks, place)})
+
+
+def origin(root: Path, task: str) -> Optional[Path]:
+    """The folder that a task was built from, if that is known and still there."""
+    place = _origins(root).get(task)
+    folder = root / place if isinstance(place, str) else None
+    return folder if folder and folder.is_dir() else None
+
+
+def _origins(root: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((root / ORIGINS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def shard_name(task: str, split: str, index: int, count: int) -> str:

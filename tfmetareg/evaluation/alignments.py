@@ -36,10 +36,11 @@ def measured_alignments(records: Records, task: str, split: str, folder: Path) -
         folder: where the alignments are kept.
 
     Returns:
-        Alignments of the kind that the records were made with; affine ones where they have none.
+        Alignments of the kind that the task was built with; affine ones where it has none.
     """
-    kind = "affine" if records.manifest.align == "none" else records.manifest.align
-    shards = [shard.sha256 for shard in records.manifest.task(task).splits[split].shards]
+    align = records.manifest.align_of(task)
+    kind = "affine" if align == "none" else align
+    shards = [shard.sha256 for shard in records.split(task, split).shards]
     kept = keep_arrays(
         folder / f"{task}-{split}.alignments.npz",
         text_digest(" ".join([kind, *shards])),

@@ -1,10 +1,10 @@
-"""Quality measures of a registration: correlation, landmark distance, overlap of labels, folding."""
+"""Quality measures of a registration: correlation, landmark distance, folding."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from tfmetareg.geometry.warp import displace_points, warp_labels
+from tfmetareg.geometry.warp import displace_points
 
 
 def ncc(fixed: tf.Tensor, warped: tf.Tensor) -> tf.Tensor:
@@ -50,38 +50,6 @@ def landmark_distance(
     """
     carried = displace_points(fixed_landmarks[None], displacement[None])[0]
     return tf.reduce_mean(tf.norm((carried - moving_landmarks) * spacing, axis=-1))
-
-
-def dice(displacement: tf.Tensor, fixed_labels: tf.Tensor, moving_labels: tf.Tensor) -> tf.Tensor:
-    """Dice overlap of one pair after registration: mean over the labels of 2 |A and B| / (|A| + |B|).
-
-    The mean is over the labels in either image, so that every registration of a pair is measured on the same
-    labels. A label that only the moving image has and that the warp removes counts as 1.
-
-    >>> labels = tf.constant([[0, 0, 1, 1]], tf.uint8)[..., None]
-    >>> shift = tf.zeros((1, 4, 2)) + (0.0, 1.0)
-    >>> round(float(dice(shift, labels, labels)), 4)  # pixels 1 to 3 against pixels 2 and 3
-    0.8
-
-    Args:
-        displacement: (height, width, 2) float32, pixels of the fixed grid, (row, column).
-        fixed_labels, moving_labels: (height, width, 1) uint8, 0 for background; or (height, width, 0).
-
-    Returns:
-        float32 scalar in [0, 1]; NaN if both images are only background.
-    """
-    warped_labels = warp_labels(moving_labels, displacement)
-    total = _label_sizes(fixed_labels) + _label_sizes(warped_labels)
-    overlap = _label_sizes(tf.where(fixed_labels == warped_labels, fixed_labels, 0))
-    scores = tf.where(total > 0, 2 * overlap / tf.maximum(total, 1), 1)
-    present = tf.cast(_label_sizes(fixed_labels) + _label_sizes(moving_labels) > 0, tf.float32)
-    return tf.reduce_sum(scores * present) / tf.reduce_sum(present)
-
-
-def _label_sizes(labels: tf.Tensor) -> tf.Tensor:
-    """Number of pixels of each label 1 to 255, float32 (255,)."""
-    values = tf.cast(tf.reshape(labels, [-1]), tf.int32)
-    return tf.math.unsorted_segment_sum(tf.ones_like(values, tf.float32), values, 256)[1:]
 
 
 def folding_percent(displacement: tf.Tensor) -> tf.Tensor:

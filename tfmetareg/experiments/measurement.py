@@ -67,13 +67,13 @@ class Measurement:
 
     def depends_on(self) -> str:
         """Digest of all that decides on the result: the weights, the test pairs, how they are measured."""
-        config, manifest = self.workdir.config, self.workdir.records.manifest
+        config, manifest, target = self.workdir.config, self.workdir.records.manifest, self.workdir.target
         values: dict[str, Any] = {
             **dataclasses.replace(config, evaluate=self.options).flat("model", "loss", "evaluate"),
             "model.precision": resolve_precision(config.model.precision),
             "evaluate.weights": sha256(self.stage.weights) if self.stage else self.weights,
-            "records": [manifest.image_shape, manifest.preprocessing],
-            "test pairs": dataclasses.asdict(manifest.task(self.workdir.target)),
+            "records": [manifest.image_shape, manifest.preprocessing_of(target)],
+            "test pairs": manifest.task(target).describe(),
         }
         return digest(values)
 

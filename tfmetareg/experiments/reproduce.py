@@ -20,6 +20,7 @@ from tfmetareg.evaluation.peers import PEERS, peer
 from tfmetareg.experiments.plan import Job, execute, outdated, plan, set_aside
 from tfmetareg.experiments.rows import comparison_stages, row_measurements
 from tfmetareg.experiments.shots import kept_shots, shot_measurements
+from tfmetareg.lock import run_in
 from tfmetareg.modes.evaluate import show
 from tfmetareg.modes.stage import Stage
 from tfmetareg.modes.workdir import Workdir, is_file_name, open_workdir, read_card
@@ -135,7 +136,8 @@ def _make_seeds(first: Workdir, seeds: list[int]) -> None:
     folders = [first.path / f"seed-{seed}" for seed in seeds]
     for seed, folder in zip(seeds, folders):
         print(f"seed {seed}: {folder}", file=sys.stderr)
-        _make(_open(first.config, folder, seed))
+        with run_in(folder, wait=True):  # It may be made ahead, by a process of its own.
+            _make(_open(first.config, folder, seed))
     pooled = _open(first.config, first.path, seeds[0])
     pooled.begin()
     pooled.note(seeds=seeds, left_out=read_card(folders[-1]).get("left_out", {}))

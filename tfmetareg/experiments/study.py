@@ -111,8 +111,10 @@ def _check_sources(whole: Workdir, schedules: dict[str, Config]) -> None:
     """Refuses what would stop the study later.
 
     Raises:
-        UserError: fewer tasks are left than m.
+        UserError: a source has no training pairs, or fewer tasks are left than m.
     """
+    for task in whole.sources:
+        whole.records.shards(task, "train")
     left = len(whole.sources) - 1
     for name, config in schedules.items():
         m = config.reptile.meta_batch_size

@@ -12,7 +12,6 @@ from typing import Optional
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from tfmetareg.geometry.affine import compose, compose_displacement
 from tfmetareg.geometry.frame import inside_image, pixel_points
@@ -65,6 +64,8 @@ def carry_to_fixed(points: np.ndarray, displacement: np.ndarray) -> np.ndarray:
         the target. Where the displacement folds and several are, one of them (points that a fold carries
         there from the very border may be missed).
     """
+    from scipy.spatial import cKDTree  # Slow to import, and seldom needed.
+
     targets, displacement = _points(points), displacement.astype(np.float64)
     last = np.array(displacement.shape[:2]) - 1
     pixels = pixel_points(displacement.shape[:2]).reshape(-1, 2)
@@ -235,6 +236,23 @@ def warp_image(
     if fill is not None:
         warped[~covered_pixels(displacement, moving.shape)] = fill
     return warped[..., 0] if moving.ndim == 2 else warped
+
+
+def warp_labels(moving: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    """Warps a label map by nearest neighbour; a pixel whose partner lies beyond the moving image gets 0.
+
+    >>> import numpy as np
+    >>> warp_labels(np.array([[7, -3], [7, 7]]), np.full((1, 2, 2), [0.0, 0.6]))
+    array([[-3,  0]])
+
+    Args:
+        moving: (height, width), any dtype.
+        displacement: (rows, columns, 2), pixels, (row, column); its grid may have another size.
+
+    Returns:
+        (rows, columns), of the dtype of `moving`.
+    """
+    return warp_image(moving, displacement, fill=0, interpolation="nearest")
 
 
 def covered_pixels(displacement: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -52,24 +52,6 @@ def _between(one: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     return one + share[..., None] * (other - one)
 
 
-def warp_labels(moving: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
-    """warped(x) = moving(x + displacement(x)), nearest neighbour, border values continued outwards.
-
-    Args:
-        moving: (height, width, channels), any dtype.
-        displacement: (height, width, 2) float32, pixels, (row, column).
-
-    Returns:
-        (height, width, channels), of the dtype of `moving`.
-    """
-    height, width = tf.unstack(tf.shape(displacement)[:2])
-    steps = tf.cast(tf.round(displacement), tf.int32)
-    rows = tf.clip_by_value(tf.range(height)[:, None] + steps[..., 0], 0, height - 1)
-    columns = tf.clip_by_value(tf.range(width)[None] + steps[..., 1], 0, width - 1)
-    flat = tf.reshape(moving, [height * width, tf.shape(moving)[2]])  # gather_nd refuses 0 channels.
-    return tf.gather(flat, rows * width + columns)
-
-
 def displace_points(points: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     """Carries points of the fixed image to the moving image: p + displacement(p).
 

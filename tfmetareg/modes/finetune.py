@@ -72,6 +72,7 @@ class FineTuning(Stage):
 
     def check(self) -> None:
         self.workdir.require_target()
+        self.workdir.records.shards(self.workdir.target, self._split)
 
     def training(self, model: RegistrationModel) -> Training:
         options, workdir, loss_fn = self.options, self.workdir, self.workdir.loss_fn()
@@ -120,6 +121,6 @@ class _Watch:
                 "test/total": float(np.mean([result.loss for result in results])),
             },
         )
-        pair = self._evaluator.examples(1)
+        pair = self._evaluator.examples([0])
         panels = [pair[name][0][..., None] for name in ("moving", "fixed", "warped")]
         self._log.image(step, "moving, fixed, warped", panels)

@@ -49,6 +49,11 @@ class JointTraining(Stage):
 
     def check(self) -> None:
         self.workdir.require_sources()
+        records, target = self.workdir.records, self.workdir.target
+        for task in self.workdir.sources:
+            records.shards(task, "train")
+        if self.with_target:
+            records.shards(target, records.learning_split(target))
 
     def training(self, model: RegistrationModel) -> Training:
         options, workdir = self.options, self.workdir

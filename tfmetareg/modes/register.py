@@ -25,7 +25,8 @@ from tfmetareg.registration.pair import PairRegistrar
 from tfmetareg.registration.weights import TrainedNetwork
 
 # Options that a summary tells elsewhere, under other names.
-_TOLD_ELSEWHERE = ("moving", "fixed", "pairs", "points", "weights", "output")
+_INPUTS = ("moving", "fixed", "pairs", "points", "labels", "fixed_labels")
+_TOLD_ELSEWHERE = (*_INPUTS, "weights", "output")
 _SPACINGS = ("moving_spacing", "fixed_spacing")
 
 
@@ -40,7 +41,7 @@ def run(config: Config, workdir: Path) -> Path:
             which pairs were left out and why.
     """
     options = config.register
-    pairs = find_pairs(moving=options.moving, fixed=options.fixed, pairs=options.pairs, points=options.points)
+    pairs = find_pairs(**{name: getattr(options, name) for name in _INPUTS})
     output = Path(options.output) if options.output else Path(workdir) / "register"
     _check_writable(output)
     weights = find_weights(workdir, options.weights)
@@ -80,6 +81,7 @@ def run(config: Config, workdir: Path) -> Path:
                     output / files.name,
                     formats=options.formats,
                     figures=options.figures,
+                    comparison=options.comparison,
                     description=keys[files.name],
                 )
                 _print_outcome(output / files.name, summary)
@@ -188,9 +190,12 @@ def _print_outcome(folder: Path, summary: dict[str, Any]) -> None:
     """How a pair went, what to be wary of, and where the results are."""
     for warning in summary["warnings"]:
         print(f"warning: {folder.name}: {warning}", file=sys.stderr)
-    ncc = summary["similarity"]["ncc"]
+    ncc, labels = summary["similarity"]["ncc"], summary["labels"]
+    dice = ""
+    if labels and labels["dice"] is not None:
+        dice = f"Dice {labels['dice_before']:.3f} -> {labels['dice']:.3f}, "
     print(
-        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, "
+        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, {dice}"
         f"folding {summary['folding_percent']:.2f} %, {sum(summary['seconds'].values()):.1f} s, {folder}",
         file=sys.stderr,
     )

@@ -173,7 +173,7 @@ class Stage(abc.ABC):
         if Path(options.init).suffix == ".h5":
             keys[f"{section}.init"] = Path(options.init).name  # Its content counts, not its place.
         manifest = workdir.records.manifest
-        content = [dataclasses.asdict(manifest.task(name)) for name in self.tasks]
+        content = [manifest.task(name).describe() for name in self.tasks]
         there = start_weights is not None and start_weights.is_file()
         return {
             **{key: value for key, value in keys.items() if key not in _WITHOUT_EFFECT},
@@ -255,7 +255,7 @@ class Stage(abc.ABC):
             load_weights(model, start_weights)
         self._run_loop(self.training(model), model, checkpoints)
         manifest = workdir.records.manifest
-        write_preprocessing(self.weights, manifest.image_shape, manifest.preprocessing)
+        write_preprocessing(self.weights, manifest.image_shape, manifest.preprocessing_of(*self.tasks))
         save_weights(model, self.weights)
         return self.weights
 

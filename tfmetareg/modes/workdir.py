@@ -15,17 +15,26 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+import tfmetareg
 from tfmetareg.config import MODES, Config, DataOptions
 from tfmetareg.data.embedded import embedded_records
 from tfmetareg.data.records import Records
 from tfmetareg.device import resolve_precision
 from tfmetareg.errors import UserError
 from tfmetareg.files import write_json, write_text
+from tfmetareg.imaging.names import name_on_disk
 from tfmetareg.models.registry import RegistrationModel
 from tfmetareg.modes.configured import build_configured, configure_tensorflow, loss_function, resolve_options
 from tfmetareg.registration.weights import SHIPPED
 from tfmetareg.training.steps import LossFn
 
+_REPOSITORY_OF_A_HOOK = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+)
 _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "tensorflow-addons", "numpy")
 
 
@@ -101,7 +110,11 @@ class Workdir:
         self.note(
             schema=1,
             revision=_revision(),
-            versions={"python": platform.python_version(), **packages},
+            versions={
+                "tfmetareg": tfmetareg.__version__,
+                "python": platform.python_version(),
+                **packages,
+            },
             seed=self.config.seed,
             data={"root": str(self.records.root), "digest": self.records.manifest.digest()},
             device=_device(),
@@ -153,7 +166,7 @@ def find_weights(workdir: Path, name: str) -> Path:
     if name in SHIPPED:
         return SHIPPED[name]
     if Path(name).suffix == ".h5":
-        return Path(name)
+        return Path(name_on_disk(Path(), name))
     if name in MODES:
         raise UserError(
             f"{path}: no such weights; run `--mode {name} --workdir {workdir}` first, or name an .h5 file, "
@@ -218,12 +231,26 @@ def _target(config: Config, records: Records) -> str:
 
 
 def _revision() -> str:
-    """The git revision of the source, marked where it was changed since; "unknown" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """The git revision of the source, marked where it was changed since; "unknown" outside a checkout.
+
+    The package may be installed within the repository of another project, whose revision says nothing of it.
+    """
+    source = Path(__file__).resolve()
+    checkout = source.parents[2]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if Path(_git(checkout, "rev-parse", "--show-toplevel")) != checkout:
+            return "unknown"
+        _git(checkout, "ls-files", "--error-unmatch", str(source))
+        return _git(checkout, "describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git says in a folder, whatever repository the environment names, as it does in a git hook."""
+    environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_OF_A_HOOK}
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
 def _device() -> str:

@@ -11,16 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
-
 from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
-from tfmetareg.geometry.frame import inside_image
 from tfmetareg.imaging.choices import FORMATS
-from tfmetareg.imaging.image import open_image
+from tfmetareg.imaging.landmark_files import ENDINGS, read_landmark_file
+from tfmetareg.imaging.landmarks import points_on
+from tfmetareg.imaging.names import composed, name_on_disk
 from tfmetareg.imaging.pair_table import TABLE, Row, listed_pairs, read_pair
 from tfmetareg.imaging.read import is_image, stem
-from tfmetareg.imaging.tables import check_inside, read_landmarks, read_table
 from tfmetareg.imaging.volumes import volume_file
 from tfmetareg.registration.pair import InputPair
 
@@ -35,7 +33,7 @@ class PairFiles:
     Attributes:
         name: of the pair, of letters, digits, '_', '-' and '.'; no two pairs of a run have the same.
         root, where, row: as `sources.pairs.read_pair` takes them.
-        points: CSV file of points to carry over, if any.
+        points: file of points to carry over, if any; `imaging.landmarks` reads it.
     """
 
     name: str
@@ -55,7 +53,7 @@ class PairFiles:
         return self.root / self.row["fixed"]
 
     def read(self, colour: str, points_in: str = "fixed") -> InputPair:
-        """The images with landmarks and pixel sizes where the row names them, and the points to carry over.
+        """The images, with landmarks, labels and pixel sizes where the row names them, and points to carry.
 
         Args:
             colour: what stands for a colour image, see `read_image`.
@@ -66,15 +64,27 @@ class PairFiles:
         """
         began = time.perf_counter()
         problems = Problems()
-        images = read_pair(self.root, self.where, self.row, self.name, colour, problems)
-        if images is None:
+        opened = read_pair(self.root, self.where, self.row, self.name, colour, problems)
+        if opened is None:
             raise UserError(" ".join(problems.lines))
-        moving, fixed = open_image(self.moving), open_image(self.fixed)
-        points = None
+        points = source = None
         if self.points is not None:
-            points = _read_points(self.points, getattr(images, points_in).shape)
+            source = read_landmark_file(self.points, carried=True)
+            points = points_on(source, getattr(opened, points_in))
+            if not len(points):
+                raise UserError(f"{self.points}: no points; add one at least.")
         seconds = {"read": round(time.perf_counter() - began, 4)}
-        return InputPair(images, moving, fixed, points, points_in, seconds)
+        return InputPair(
+            opened.pair,
+            opened.moving,
+            opened.fixed,
+            points,
+            points_in,
+            seconds,
+            source,
+            opened.moving_labels,
+            opened.fixed_labels,
+        )
 
     def digests(self) -> dict[str, dict[str, str]]:
         """Path and SHA-256 of each file that decides on the result, as a summary tells them.
@@ -83,9 +93,11 @@ class PairFiles:
             UserError: a file that cannot be read.
         """
         files = {"moving": self.moving, "fixed": self.fixed}
-        files.update(
-            {name: self.root / file for name, file in self.row.items() if "landmarks" in name and file}
-        )
+        files.update({
+            name: self.root / file
+            for name, file in self.row.items()
+            if name.endswith(("_landmarks", "_labels")) and file
+        })  # fmt: skip
         if self.points:
             files["points"] = self.points
         return {name: {"file": str(path), "sha256": _digest(path)} for name, path in files.items()}
@@ -98,13 +110,23 @@ def read_pairs(pairs: Iterable[PairFiles], colour: str) -> Iterator[InputPair]:
             yield files.read(colour)
 
 
-def find_pairs(*, moving: str = "", fixed: str = "", pairs: str = "", points: str = "") -> list[PairFiles]:
+def find_pairs(
+    *,
+    moving: str = "",
+    fixed: str = "",
+    pairs: str = "",
+    points: str = "",
+    labels: str = "",
+    fixed_labels: str = "",
+) -> list[PairFiles]:
     """The pairs that are named: two images, two folders of them, or a table.
 
     Args:
         moving, fixed: image files or folders, as `register.moving` and `register.fixed`.
         pairs: a pairs.csv or its folder, as `register.pairs`.
         points: file or folder of points, as `register.points`.
+        labels, fixed_labels: label maps of the moving and of the fixed images, or folders of them, as
+            `register.labels` and `register.fixed_labels`.
 
     Raises:
         UserError: none or several of these, files without a partner, a table that cannot be read.
@@ -114,12 +136,20 @@ def find_pairs(*, moving: str = "", fixed: str = "", pairs: str = "", points: st
             "name what to register: either `register.moving` and `register.fixed` (two images, or two "
             "folders), or `register.pairs` (a pairs.csv)."
         )
+    moving, fixed, pairs, points, labels, fixed_labels = (
+        name_on_disk(Path(), name) for name in (moving, fixed, pairs, points, labels, fixed_labels)
+    )
     if pairs:
         named = _listed(Path(pairs))
     elif os.path.isdir(moving) or os.path.isdir(fixed):
         named = _of_folders(Path(moving), Path(fixed))
     else:
         named = [_pair(Path(), moving, fixed)]
+    if fixed_labels and not labels:
+        raise UserError(
+            "`register.fixed_labels` is for comparing with the moving image's; name `register.labels` too."
+        )
+    named = _with_labels(_with_labels(named, "moving", labels), "fixed", fixed_labels)
     return _with_points(_named_apart(named), points)
 
 
@@ -131,7 +161,7 @@ def _pair(root: Path, moving: str, fixed: str, name: str = "") -> PairFiles:
 def _listed(path: Path) -> list[PairFiles]:
     table = path / TABLE if os.path.isdir(path) else path
     problems = Problems()
-    rows = listed_pairs(table, problems)
+    rows = listed_pairs(table, problems, inside=False)
     problems.raise_any()
     return [
         dataclasses.replace(_pair(table.parent, row["moving"], row["fixed"]), where=where, row=row)
@@ -173,7 +203,7 @@ def _images(folder: Path) -> Iterator[tuple[str, Path]]:
         ) from None
     if not files:
         raise UserError(f"{folder}: no images in this folder; put some into it ({', '.join(FORMATS)}).")
-    names = [stem(file) for file in files]
+    names = [composed(stem(file)) for file in files]
     for name, file in zip(names, files):
         if names.count(name) > 1:
             raise UserError(f"{file}: another image of this folder has the same name; rename one of them.")
@@ -205,31 +235,82 @@ def _with_points(pairs: list[PairFiles], points: str) -> list[PairFiles]:
                 f"with a file like {pairs[0].name}.csv for each."
             )
         return [dataclasses.replace(pairs[0], points=Path(points))]
-    files = [Path(points) / f"{pair.name}.csv" for pair in pairs]
-    missing = [file for file in files if not os.path.isfile(file)]
+    problems = Problems()
+    named = []
+    for pair in pairs:
+        with problems.collected():
+            named.append(dataclasses.replace(pair, points=_points_in_folder(Path(points), pair.name)))
+    problems.raise_any()
+    return named
+
+
+def _with_labels(pairs: list[PairFiles], side: str, labels: str) -> list[PairFiles]:
+    """The pairs with the label map of each image of a side: the file, or the one named like the image."""
+    if not labels:
+        return pairs
+    option = {"moving": "register.labels", "fixed": "register.fixed_labels"}[side]
+    if any(pair.row.get(f"{side}_labels") for pair in pairs):
+        raise UserError(f"`{option}` ({labels}) and the table both name labels; leave one out.")
+    if not os.path.isdir(labels):
+        if len(pairs) > 1:
+            raise UserError(
+                f"`{option}` ({labels}) must be a folder where there are several pairs, with a label map "
+                f"named like each {side} image."
+            )
+        files = {pairs[0].row[side]: labels}
+    else:
+        files = _named_alike(Path(labels), option, [pair.row[side] for pair in pairs])
+    # A path in a row is relative to the pair's root.
+    if any(pair.root != Path() for pair in pairs):
+        files = {image: os.path.abspath(file) for image, file in files.items()}
+    return [
+        dataclasses.replace(pair, row={**pair.row, f"{side}_labels": files[pair.row[side]]}) for pair in pairs
+    ]
+
+
+def _named_alike(folder: Path, option: str, images: list[str]) -> dict[str, str]:
+    """By image, the file of the folder that has its name, but for the ending; for a slice, the same slice."""
+    present = dict(_images(folder))
+    owners: dict[str, str] = {}
+    files = {}
+    for image in images:
+        file = volume_file(image)
+        name, place = composed(stem(Path(file))), image[len(file) :].partition(",")[0]
+        if owners.setdefault(name, file) != file:
+            raise UserError(
+                f"`{option}` ({folder}): {owners[name]} and {file} have one name; name their label maps in a "
+                "pairs.csv."
+            )
+        files[image] = f"{present.get(name, '')}{place}"
+    missing = [name for name in owners if name not in present]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"{missing[0]}: no such file{more}; `register.points` must have one for each pair.")
-    return [dataclasses.replace(pair, points=file) for pair, file in zip(pairs, files)]
+        raise UserError(
+            f"{folder}: no label map named {missing[0]}{more}; `{option}` must have one for each image."
+        )
+    return files
 
 
 def _plain(name: str) -> str:
-    plain = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "pair"
+    plain = re.sub(r"[^\w.-]", "_", composed(name)).lstrip(".") or "pair"
     return plain.encode()[:_LONGEST].decode(errors="ignore")
 
 
-def _read_points(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Points on an image of that shape, (n, 2), (row, column); NaN where none is given."""
-    # What was carried here from another image may lie beyond this one, or nowhere.
-    carried = {"moving_x", "fixed_x"} & {*read_table(path).columns}
-    points = read_landmarks(path, gaps=bool(carried))
-    if not len(points):
-        raise UserError(f"{path}: no points; add a row for each below the header.")
-    if carried:
-        points[~inside_image(points, shape)] = np.nan
-    else:
-        check_inside(points, shape, str(path))
-    return points
+def _points_in_folder(folder: Path, name: str) -> Path:
+    """The one file of points for a pair in a folder.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    files = [folder / name_on_disk(folder, f"{name}{ending}") for ending in ENDINGS]
+    there = [file for file in files if os.path.isfile(file)]
+    if not there:
+        raise UserError(
+            f"{files[0]}: no such file; `register.points` must have one for each pair ({', '.join(ENDINGS)})."
+        )
+    if len(there) > 1:
+        raise UserError(f"{there[0]}: {there[1].name} is there too; keep one of the two.")
+    return there[0]
 
 
 def _digest(path: Path) -> str:

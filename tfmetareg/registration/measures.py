@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from tfmetareg.evaluation import metrics
+from tfmetareg.evaluation.overlap import agreement, pair_means
 from tfmetareg.geometry.affine import compose_displacement, points_to_moving
 from tfmetareg.geometry.align import NETWORK_REACH, likely_shift
 from tfmetareg.geometry.displacement import carry_to_moving, covered_pixels, warp_image
 from tfmetareg.geometry.frame import inside_image
+from tfmetareg.imaging.labels import shared_labels_note
+from tfmetareg.imaging.landmark_files import LPS, RAS
 from tfmetareg.registration.result import RegisteredPair
 from tfmetareg.training.losses import local_ncc
 
@@ -59,20 +63,37 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         }
         for name, similarity_of in (("ncc", metrics.ncc), ("local_ncc", local_ncc))
     }
-    lengths = np.linalg.norm(displacement, axis=-1)
+    turned = registration.turned_displacement
+    lengths = np.linalg.norm(turned, axis=-1)
     measures = {
         "shapes": {"moving": raw.moving.shape, "fixed": raw.fixed.shape, "network": prepared.fixed.shape},
         "similarity": similarity,
-        "folding_percent": float(metrics.folding_percent(displacement[None])[0]),
+        "folding_percent": float(metrics.folding_percent(turned[None])[0]),
         "displacement_px": {"mean": float(lengths.mean()), "max": float(lengths.max())},
         "seen_percent": prepared.seen_percent(),
         "overlap_percent": overlap,
         "alignment": prepared.alignment.tolist(),
         "adaptation_loss": losses and {"first": losses[0], "last": losses[1]},
         "landmarks": landmarks,
+        "labels": _labels(registration),
         "points": points,
     }
     return {**measures, "warnings": [*_warnings(measures, registration, shift)]}
+
+
+def _labels(registration: RegisteredPair) -> Optional[dict[str, Any]]:
+    """How well the labels agree, all and each; None unless both images have some."""
+    moving, fixed = registration.moving_labels, registration.fixed_labels
+    before, after = registration.unregistered_labels, registration.warped_labels
+    if moving is None or fixed is None or before is None or after is None:
+        return None
+    scores = agreement(moving.pixels, fixed.pixels, before, after, registration.prepared.raw.fixed_spacing)
+    return {
+        **pair_means(scores),
+        "lost": [label for label, each in scores.items() if each.is_lost],
+        "without_partner": [label for label, each in scores.items() if not each.in_both],
+        "per_label": {str(label): pair_means({label: each}) for label, each in scores.items()},
+    }
 
 
 def _points(registration: RegisteredPair) -> Optional[dict[str, Any]]:
@@ -102,7 +123,12 @@ def _warnings(measures: dict[str, Any], registration: RegisteredPair, shift: flo
         registration: the pair.
         shift: pixels that the images seem to lie apart, at least, where no alignment was looked for.
     """
-    lines = []
+    lines = [f"{note.image}: {note.text}." for note in registration.prepared.notes]
+    if registration.moving.grid.dimension != registration.fixed.grid.dimension:
+        lines.append(
+            "one image is 2D, the other a slice in space: ITK's files are 3D, with the 2D image in the plane "
+            "z = 0."
+        )
     if measures["overlap_percent"] < 100 * _LEAST_OVERLAP:
         lines.append(
             f"only {measures['overlap_percent']:.0f} % of the fixed image have a partner in the moving one."
@@ -122,6 +148,7 @@ def _warnings(measures: dict[str, Any], registration: RegisteredPair, shift: flo
             "the images agree no better than before "
             f"(local NCC {local['before']:.3f} -> {local['after']:.3f})."
         )
+    lines += _accuracy_warnings(measures)
     points = measures["points"]
     if points and points["outside"]:
         lines.append(f"{points['outside']} of {points['count']} points lie on no pixel and stay empty.")
@@ -129,7 +156,48 @@ def _warnings(measures: dict[str, Any], registration: RegisteredPair, shift: flo
         lines.append(
             f"{points['without_partner']} of {points['count']} points have no partner in the other image."
         )
-    return lines
+    if points and registration.points_file and registration.points_file.frame in (LPS, RAS):
+        image = getattr(registration, points["carried_to"])
+        if not image.grid.is_known:
+            lines.append(
+                f"{image.name} does not tell where its pixels lie: the points that were carried to it are in "
+                "pixels alone."
+            )
+    return [*lines, *_label_warnings(measures, registration)]
+
+
+def _label_warnings(measures: dict[str, Any], registration: RegisteredPair) -> Iterator[str]:
+    moving, fixed = registration.moving_labels, registration.fixed_labels
+    note = moving and fixed and shared_labels_note(moving.pixels, fixed.pixels)
+    if note:
+        yield f"{note}."
+    lost = measures["labels"] and measures["labels"]["lost"]
+    if lost:
+        yield (
+            f"labels of both images that the warped one has no more: {', '.join(map(str, lost))}; they count "
+            "as Dice 0 and have no distance."
+        )
+
+
+def _accuracy_warnings(measures: dict[str, Any]) -> list[str]:
+    """Whether landmarks or labels match less than before, though the images may agree better."""
+    landmarks, labels = measures["landmarks"], measures["labels"]
+    lines = []
+    if landmarks and landmarks["distance_px"] > landmarks["distance_before_px"]:
+        lines.append(
+            "the landmarks lie farther apart than before "
+            f"({landmarks['distance_before_px']:.2f} -> {landmarks['distance_px']:.2f} px)"
+        )
+    if labels and labels["dice"] is not None and labels["dice"] < labels["dice_before"]:
+        lines.append(
+            f"the labels overlap less than before (Dice {labels['dice_before']:.3f} -> {labels['dice']:.3f})"
+        )
+    for name, similarity in (("NCC", "ncc"), ("local NCC", "local_ncc")):
+        before, after = (measures["similarity"][similarity][when] for when in ("before", "after"))
+        if after > before:
+            better = f"the images agree better ({name} {before:.3f} -> {after:.3f})"
+            return [f"{line}, though {better}: do not take similarity for accuracy." for line in lines]
+    return [f"{line}." for line in lines]
 
 
 def _beyond_reach(registration: RegisteredPair, shift: float) -> list[str]:

@@ -39,7 +39,8 @@ class Compiled(Generic[T]):
 
     def __call__(self, pair: PairBatch) -> T:
         if not self._sizes or (pair.moving.shape not in self._sizes and len(self._sizes) == _MAX_SIZES):
-            self._compiled = tf.function(self._function)
+            # AutoGraph would take seconds to convert the network, and it needs no conversion.
+            self._compiled = tf.function(self._function, autograph=False)
             self._sizes.clear()
         self._sizes.add(pair.moving.shape)
         return self._compiled(pair)

@@ -1,29 +1,32 @@
-"""Writes a registered pair: image, displacement, points, figures and summary, in a folder of its own."""
+"""Writes a registered pair: image, displacement, points, figures, page, summary, in a folder of its own."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
 from tfmetareg.errors import UserError
-from tfmetareg.files import published, write_json
-from tfmetareg.geometry.affine import compose_displacement
-from tfmetareg.geometry.displacement import warp_image
-from tfmetareg.imaging.choices import FORMATS
+from tfmetareg.files import published, write_json, write_text
+from tfmetareg.geometry.affine import compose, compose_displacement, invert
+from tfmetareg.geometry.displacement import covered_pixels, warp_image
+from tfmetareg.imaging.display import displayed
 from tfmetareg.imaging.field_files import write_field
-from tfmetareg.imaging.intensity import scale, unit_range
-from tfmetareg.imaging.tables import write_points
-from tfmetareg.imaging.volumes import volume_file
-from tfmetareg.imaging.write import write_image
+from tfmetareg.imaging.grid import in_one_space
+from tfmetareg.imaging.landmark_writers import is_written, write_landmark_file, write_points
+from tfmetareg.imaging.landmarks import in_mm
+from tfmetareg.imaging.write import WRITTEN, holds_grid, write_image, write_labels
 from tfmetareg.registration.measures import measure
 from tfmetareg.registration.result import RegisteredPair, timed
+from tfmetareg.report.contrast import Comparison, fitting_comparison
 from tfmetareg.report.figures import save_figure
-from tfmetareg.report.registration import RegistrationPanels, draw_registered
+from tfmetareg.report.registration import RegistrationPanels, draw_registered, shrink_factors, shrunk
+from tfmetareg.report.registration_page import PAGE, render_registration
 
 SUMMARY = "summary.json"
 
@@ -38,7 +41,9 @@ def save_registration(
     *,
     formats: Sequence[str],
     figures: bool,
+    comparison: Union[Comparison, Literal["auto"]] = "auto",
     description: Optional[dict[str, Any]] = None,
+    measures: Optional[dict[str, Any]] = None,
 ) -> dict[str, Any]:
     """Writes everything about a pair into a folder that appears when it is whole.
 
@@ -46,8 +51,10 @@ def save_registration(
         registration: the pair.
         folder: must not be there yet.
         formats: of the displacement.
-        figures: draws them, too.
+        figures: draws them and the page that shows them, too.
+        comparison: picture that compares the images, see `panels`.
         description: what the summary tells ahead of the measures: inputs, weights, options.
+        measures: of the pair, where they are known already.
 
     Returns:
         The summary.
@@ -59,9 +66,11 @@ def save_registration(
         raise UserError(f"{folder}: is there already; move it away, or name another folder.")
     seconds = dict(registration.seconds)
     with timed(seconds, "measure"):
-        summary = {"schema": 1, "pair": folder.name, **(description or {}), **measure(registration)}
+        measures = measures or measure(registration)
+    summary = {"schema": 1, "pair": folder.name, **(description or {}), **measures}
     with timed(seconds, "figures"):
-        drawn = panels(registration) if figures else None
+        drawn = panels(registration, comparison) if figures else None
+        names = registration.moving.name, registration.fixed.name
     try:
         with published(folder) as temporary:
             temporary.mkdir()
@@ -69,8 +78,7 @@ def save_registration(
                 _write_data(registration, temporary, formats)
             if drawn:
                 with timed(seconds, "figures"):
-                    for name, figure in draw_registered(drawn).items():
-                        save_figure(figure, temporary / f"{name}.png")
+                    _write_figures(drawn, names, summary, temporary)
             summary["seconds"] = seconds
             write_json(temporary / SUMMARY, summary)
     except OSError as error:
@@ -82,9 +90,10 @@ def save_registration(
 
 
 def _write_data(registration: RegisteredPair, folder: Path, formats: Sequence[str]) -> None:
-    """The warped image, the displacement, and the points that were carried over."""
+    """The warped image and labels, the displacement, and the points that were carried over."""
     moving, fixed = registration.moving, registration.fixed
-    write_image(folder / f"warped{_ending(moving.name)}", registration.warped, fixed.grid)
+    _write_warped(registration, folder / f"warped{_ending(moving.name)}")
+    _write_warped_labels(registration, folder)
     for ending in formats:
         write_field(folder / f"displacement.{ending}", registration.displacement, fixed.grid, moving.grid)
     if registration.points:
@@ -92,30 +101,93 @@ def _write_data(registration: RegisteredPair, folder: Path, formats: Sequence[st
         carried_to = {"fixed": "moving", "moving": "fixed"}[given_in]
         carried, given = (getattr(registration.points, name) for name in (carried_to, given_in))
         write_points(folder / f"points_in_{carried_to}.csv", carried, {given_in: given})
+        source, grid = registration.points_file, getattr(registration, carried_to).grid
+        if source and is_written(source) and grid.is_known:
+            write_landmark_file(folder / f"points_in_{carried_to}", in_mm(source, carried, grid))
+
+
+def _write_warped(registration: RegisteredPair, path: Path) -> None:
+    """Writes the warped image; also as NIfTI, one channel, if its own format cannot hold the fixed grid."""
+    grid, _ = in_one_space(registration.fixed.grid, registration.moving.grid)
+    write_image(path, registration.warped, grid, registration.fixed.spacing)
+    if not holds_grid(path, grid):
+        one_channel = warp_image(registration.prepared.raw.moving, registration.displacement)
+        write_image(path.with_name("warped.nii.gz"), one_channel, grid)
+
+
+def _write_warped_labels(registration: RegisteredPair, folder: Path) -> None:
+    """Writes the warped labels; also as NIfTI if their own format cannot hold the fixed grid."""
+    labels, warped = registration.moving_labels, registration.warped_labels
+    if labels is None or warped is None:
+        return
+    grid, _ = in_one_space(registration.fixed.grid, registration.moving.grid)
+    path = folder / f"labels_warped{_ending(labels.name)}"
+    write_labels(path, warped, grid)
+    if not holds_grid(path, grid):
+        write_labels(path.with_name("labels_warped.nii.gz"), warped, grid)
+
+
+def _write_figures(
+    drawn: RegistrationPanels, names: tuple[str, str], summary: dict[str, Any], folder: Path
+) -> None:
+    """The figures, and the page that holds them all."""
+    files = {}
+    for name, figure in draw_registered(drawn).items():
+        files[name] = save_figure(figure, folder / f"{name}.png").read_bytes()
+    write_text(folder / PAGE, render_registration(drawn, names, summary, files))
 
 
 def _ending(name: str) -> str:
-    """The moving file's ending; that of a volume for a slice of one; NumPy's for an image from memory."""
-    file = name if os.path.isfile(name) else volume_file(name)
-    known = [ending for ending in FORMATS if file.lower().endswith(ending)]
-    return max(known, key=len, default=".npy")
+    """The ending of the moving file, or of the file that a slice or a page is in, if it can be written.
+
+    NIfTI's for files of other formats, NumPy's for an image from memory.
+    """
+    file = name if os.path.isfile(name) else re.sub("#[^#/]*$", "", name)
+    known = [ending for ending in WRITTEN if file.lower().endswith(ending)]
+    return max(known, key=len, default=".nii.gz" if os.path.isfile(file) else ".npy")
 
 
-def panels(registration: RegisteredPair) -> RegistrationPanels:
-    """The pair as the figures show it: contrast stretched, nothing where the moving image has no pixel."""
-    raw, displacement = registration.prepared.raw, registration.displacement
-    area = abs(np.linalg.det(registration.prepared.unregistered[:, :2]))
-    determinant = registration.jacobian_determinant() / area
-    moving, fixed = (scale(unit_range(image).astype(np.float32)) for image in (raw.moving, raw.fixed))
-    by_size_alone = compose_displacement(np.zeros_like(displacement), registration.prepared.unregistered)
+def panels(
+    registration: RegisteredPair, comparison: Union[Comparison, Literal["auto"]] = "auto"
+) -> RegistrationPanels:
+    """The pair as figures show it: not equalised, in colour if it is; 0 where the moving image has no pixel.
+
+    Args:
+        registration: the pair.
+        comparison: "overlay" or "checkerboard" compares the images; "auto" takes what suits them.
+    """
+    displacement, prepared = registration.displacement, registration.prepared
+    pixels, fixed_shape = registration.moving.pixels, registration.fixed.shape
+    moving, fixed = (shrunk(displayed(each)) for each in (pixels, registration.fixed.pixels))
+    warped = displayed(registration.warped, range_of=pixels)
+    warped[~covered_pixels(displacement, registration.moving.shape)] = 0
+    warped = shrunk(warped)
+    # Where pixels of the shrunk fixed image lie in the shrunk moving one, by the sizes alone.
+    from_shrunk = compose(prepared.unregistered, invert(_to_shrunk(fixed_shape)))
+    unmoved = np.zeros((*fixed.shape[:2], 2), np.float32)
+    by_size_alone = compose_displacement(unmoved, compose(_to_shrunk(registration.moving.shape), from_shrunk))
+    area = abs(np.linalg.det(prepared.unregistered[:, :2]))
+    turn, points, labels = prepared.turn, registration.points, registration.fixed_labels
     return RegistrationPanels(
-        moving=moving,
+        moving=turn.image(moving),
         fixed=fixed,
         before=warp_image(moving, by_size_alone, fill=0),
-        warped=warp_image(moving, displacement, fill=0),
-        displacement=displacement,
-        determinant=determinant,
-        fixed_points=registration.points and registration.points.fixed,
-        moving_points=registration.points and registration.points.moving,
+        warped=warped,
+        moving_shape=turn.size(registration.moving.shape),
+        fixed_shape=fixed_shape,
+        displacement=registration.turned_displacement,
+        determinant=registration.jacobian_determinant() / area,
+        comparison=fitting_comparison([(fixed, warped)]) if comparison == "auto" else comparison,
+        fixed_points=points and points.fixed,
+        moving_points=points and turn.points(points.moving, registration.moving.shape),
         points_in=registration.points_in,
+        before_labels=registration.unregistered_labels,
+        warped_labels=registration.warped_labels,
+        fixed_labels=None if labels is None else labels.pixels,
     )
+
+
+def _to_shrunk(shape: tuple[int, int]) -> np.ndarray:
+    """(2, 3): where points of an image of this shape lie once it is shrunk."""
+    scale = 1 / np.array(shrink_factors(shape), np.float64)
+    return np.column_stack([np.diag(scale), (scale - 1) / 2])

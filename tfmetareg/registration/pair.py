@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
@@ -12,8 +13,10 @@ import numpy as np
 from tfmetareg.errors import UserError
 from tfmetareg.geometry.affine import compose, invert, resample
 from tfmetareg.geometry.align import NETWORK_REACH, align
-from tfmetareg.geometry.displacement import carry_both_ways, to_image_grids, warp_image
+from tfmetareg.geometry.displacement import carry_both_ways, to_image_grids, warp_image, warp_labels
+from tfmetareg.imaging.direction import pair_notes, turn_to_fixed
 from tfmetareg.imaging.image import Image
+from tfmetareg.imaging.landmark_files import LandmarkFile
 from tfmetareg.imaging.preprocessing import MisfitError, Preprocessing, frame_image
 from tfmetareg.registration.network import Adaptation, Registrar
 from tfmetareg.registration.result import CarriedPoints, PreparedPair, RegisteredPair, Seconds, timed
@@ -33,6 +36,9 @@ class InputPair(NamedTuple):
         points: (n, 2), (row, column), pixels, to carry over, if any; NaN where there is none.
         points_in: image that they are given in, "fixed" or "moving".
         seconds: what reading them took.
+        points_file: the points as their file holds them, if they come from one.
+        moving_labels, fixed_labels: label maps of the images, as `imaging.labels.open_labels` gives them, if
+            any.
     """
 
     images: ImagePair
@@ -41,6 +47,9 @@ class InputPair(NamedTuple):
     points: Optional[np.ndarray] = None
     points_in: str = "fixed"
     seconds: Seconds = {}
+    points_file: Optional[LandmarkFile] = None
+    moving_labels: Optional[Image] = None
+    fixed_labels: Optional[Image] = None
 
 
 class PairRegistrar:
@@ -69,7 +78,11 @@ class PairRegistrar:
         self._fit, self._align = fit, align
         self._model = network.model
         self._register = Registrar(network.model)
-        self._adapt = Adaptation(network.model, loss_fn, adapt_learning_rate)
+        self._loss_fn, self._adapt_learning_rate = loss_fn, adapt_learning_rate
+
+    @functools.cached_property
+    def _adapt(self) -> Adaptation:
+        return Adaptation(self._model, self._loss_fn, self._adapt_learning_rate)
 
     def adapt_to(
         self,
@@ -122,6 +135,8 @@ class PairRegistrar:
             from_frame = compose(invert(prepared.moving_matrix), prepared.alignment)
             displacement = to_image_grids(residual, pair.fixed.shape, prepared.fixed_matrix, from_frame)
             warped = warp_image(pair.moving.pixels, displacement)
+            labels = pair.moving_labels
+            warped_labels = None if labels is None else warp_labels(labels.pixels, displacement)
         points = None
         if pair.points is not None:
             with timed(seconds, "points"):
@@ -137,19 +152,26 @@ class PairRegistrar:
             losses=losses,
             points=points,
             points_in=pair.points_in,
+            moving_labels=labels,
+            fixed_labels=pair.fixed_labels,
+            warped_labels=warped_labels,
             seconds=seconds,
+            points_file=pair.points_file,
         )
 
     def _prepare(self, pair: InputPair, seconds: Seconds) -> PreparedPair:
         """The pair as the network sees it, and where its images' points lie there."""
         raw = pair.images
         with timed(seconds, "prepare"):
-            preprocessing = self._preprocessing_of(raw.moving.shape, raw.fixed.shape)
+            turn = turn_to_fixed(pair.moving, pair.fixed)
+            notes = (*raw.notes, *pair_notes(pair.moving, pair.fixed))
+            turned = turn.moving(raw)
+            preprocessing = self._preprocessing_of(turned.moving.shape, raw.fixed.shape)
             try:
                 (moving, moving_mapping), (fixed, fixed_mapping) = (
                     frame_image(image, preprocessing, where, spacing)
                     for image, where, spacing in (
-                        (raw.moving, pair.moving.name, raw.moving_spacing),
+                        (turned.moving, pair.moving.name, turned.moving_spacing),
                         (raw.fixed, pair.fixed.name, raw.fixed_spacing),
                     )
                 )
@@ -165,8 +187,10 @@ class PairRegistrar:
             aligned=aligned,
             align=preprocessing.align,
             alignment=alignment,
-            moving_matrix=moving_mapping.matrix(),
+            moving_matrix=compose(moving_mapping.matrix(), turn.matrix(raw.moving.shape)),
             fixed_matrix=fixed_mapping.matrix(),
+            turn=turn,
+            notes=notes,
         )
 
     def _find(

@@ -12,10 +12,19 @@ import numpy as np
 
 from tfmetareg.errors import UserError
 from tfmetareg.evaluation import metrics
-from tfmetareg.geometry.affine import compose, invert, points_to_moving
-from tfmetareg.geometry.displacement import INTERPOLATIONS, carry_to_fixed, carry_to_moving, warp_image
-from tfmetareg.imaging.image import Image, ImageLike, open_image
-from tfmetareg.types import ImagePair, no_alignment
+from tfmetareg.geometry.affine import compose, compose_displacement, invert, points_to_moving
+from tfmetareg.geometry.displacement import (
+    INTERPOLATIONS,
+    carry_to_fixed,
+    carry_to_moving,
+    warp_image,
+    warp_labels,
+)
+from tfmetareg.imaging.direction import Turn
+from tfmetareg.imaging.image import Image
+from tfmetareg.imaging.landmark_files import LandmarkFile
+from tfmetareg.imaging.read import ImageLike, open_image
+from tfmetareg.types import ImagePair, Note, no_alignment
 
 # What each part of the work took, by name.
 Seconds = dict[str, float]
@@ -51,6 +60,8 @@ class PreparedPair(NamedTuple):
         align: the kind of alignment that was looked for between these two.
         alignment: float32 (2, 3), what was found.
         moving_matrix, fixed_matrix: float64 (2, 3), where points of the raw images lie in them.
+        turn: what brought the raw moving image into the fixed image's direction ahead of all else.
+        notes: what was done to read the images that other programs do differently.
     """
 
     raw: ImagePair
@@ -61,6 +72,8 @@ class PreparedPair(NamedTuple):
     alignment: np.ndarray
     moving_matrix: np.ndarray
     fixed_matrix: np.ndarray
+    turn: Turn = Turn()
+    notes: tuple[Note, ...] = ()
 
     @property
     def is_aligned(self) -> bool:
@@ -114,7 +127,11 @@ class RegisteredPair:
         losses: before the first and before the last step of adaptation, if there were any.
         points: the points that were carried over, if any.
         points_in: image that they were given in, "fixed" or "moving".
+        moving_labels, fixed_labels: label maps of the images, if any were given.
+        warped_labels: the moving image's labels on the fixed image's grid, (height, width), in their own
+            integers; 0 where the moving image has no pixel. None without labels.
         seconds: what each part of the work took.
+        points_file: the points as their file holds them, if they come from one.
     """
 
     moving: Image
@@ -127,7 +144,11 @@ class RegisteredPair:
     losses: Optional[tuple[float, float]] = None
     points: Optional[CarriedPoints] = None
     points_in: str = "fixed"
+    moving_labels: Optional[Image] = None
+    fixed_labels: Optional[Image] = None
+    warped_labels: Optional[np.ndarray] = None
     seconds: Seconds = dataclasses.field(default_factory=dict)
+    points_file: Optional[LandmarkFile] = None
 
     def __repr__(self) -> str:
         height, width = self.fixed.shape
@@ -141,9 +162,29 @@ class RegisteredPair:
         """Where points of the moving image lie in the fixed one; NaN where none of its pixels lands there."""
         return carry_to_fixed(as_points(points), self.displacement)
 
+    @property
+    def turned_displacement(self) -> np.ndarray:
+        """The displacement into the moving image once that has the fixed image's direction; often the same.
+
+        Lengths and folding are told of this one: a mirror image is no fold.
+        """
+        turn = self.prepared.turn.matrix(self.moving.shape)
+        return compose_displacement(self.displacement, turn)
+
+    @property
+    def unregistered(self) -> np.ndarray:
+        """The displacement by the images' sizes alone: what there is before registration."""
+        return compose_displacement(np.zeros_like(self.displacement), self.prepared.unregistered)
+
+    @property
+    def unregistered_labels(self) -> Optional[np.ndarray]:
+        """The moving image's labels on the fixed image's grid before registration; None without labels."""
+        labels = self.moving_labels
+        return None if labels is None else warp_labels(labels.pixels, self.unregistered)
+
     def jacobian_determinant(self) -> np.ndarray:
         """Area that each pixel comes to have, float32 (height - 1, width - 1); at or below 0 it folds."""
-        return np.asarray(metrics.jacobian_determinant(self.displacement[None]))[0]
+        return np.asarray(metrics.jacobian_determinant(self.turned_displacement[None]))[0]
 
     def warp(
         self, image: ImageLike, interpolation: str = "linear", fill: Optional[float] = None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfmetareg.imaging.choices import COLOURS
+from tfmetareg.imaging.image import MIN_SIDE
 from tfmetareg.imaging.intensity import (
     BACKGROUND_SHARE_OF_RANGE,
     LEVELS,
@@ -14,7 +15,6 @@ from tfmetareg.imaging.intensity import (
     PIXELS_PER_LEVEL,
 )
 from tfmetareg.imaging.preprocessing import Preprocessing
-from tfmetareg.imaging.read import MIN_SIDE
 from tfmetareg.serving.checks import passed
 
 # A PNG header may claim any size, and decoding allocates that much memory first.

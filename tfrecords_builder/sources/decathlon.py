@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
-
 from tfmetareg.errors import Problems, UserError, one_line
+from tfmetareg.imaging.labels import read_label_volume
+from tfmetareg.imaging.names import name_on_disk
+from tfmetareg.imaging.pair_table import leads_out
 from tfmetareg.imaging.read import stem
-from tfmetareg.imaging.volumes import Volume, canonical, channel_count, open_nifti, same_grid
+from tfmetareg.imaging.volumes import Volume, canonical, channel_count, open_nifti
 from tfmetareg.types import ImagePair
 from tfrecords_builder.slices import slice_pairs
 from tfrecords_builder.sources.base import (
@@ -176,11 +177,14 @@ def _patient(root: Path, entry: Any, where: str) -> Patient:
 def _path(root: Path, entry: Any, key: str, where: str) -> Path:
     """The path that an entry names, which must lie in the folder."""
     if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
-        raise UserError(f'{where}: must name its `{key}`, as in {{"{key}": "./{_IMAGES}/name.nii.gz"}}.')
-    path = os.path.normpath(entry[key])
-    if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
+        raise UserError(
+            f'{where}: must name its `{key}`, as in {{"{key}": "./{_IMAGES}/name.nii.gz"}}, '
+            f"got {json.dumps(entry):.80}; correct it."
+        )
+    name = name_on_disk(root, entry[key])
+    if leads_out(name):
         raise UserError(f"{where}: `{entry[key]}` leads out of the folder; copy or link the file into it.")
-    return root / path
+    return root / os.path.normpath(name)
 
 
 def _check_files(root: Path, patients: Sequence[Patient], problems: Problems) -> None:
@@ -208,9 +212,14 @@ def _read_patient(
     """Yields the pairs of one patient and modality; mistakes go to `problems`."""
     if not os.path.isfile(patient.image):  # `_check_files` has reported it.
         return
+    read: dict[str, Any] = {}
     with problems.collected():
-        volume, labels = _read_volume(patient.image, channel, modalities), _read_labels(patient)
-        yield from slice_pairs(volume, labels, patient.subject, str(patient.image), **slicing)
+        read["volume"] = _read_volume(patient.image, channel, modalities)
+    with problems.collected():
+        read["labels"] = _read_labels(patient)
+    if len(read) == 2:
+        with problems.collected():
+            yield from slice_pairs(**read, subject=patient.subject, where=str(patient.image), **slicing)
 
 
 def _read_volume(path: Path, channel: int, modalities: Sequence[str]) -> Volume:
@@ -224,18 +233,7 @@ def _read_volume(path: Path, channel: int, modalities: Sequence[str]) -> Volume:
 
 
 def _read_labels(patient: Patient) -> Optional[Volume]:
-    """The labels, uint8, on the image's grid; None if there are none."""
+    """The labels, on the image's grid; None if there are none."""
     if patient.labels is None or not os.path.isfile(patient.labels):
         return None
-    labels = open_nifti(patient.labels)
-    if channel_count(labels) > 1 or not same_grid(labels, open_nifti(patient.image)):
-        raise UserError(
-            f"{patient.labels}: shape {labels.shape}, voxel size, orientation or origin differs from that of "
-            f"{patient.image.name}; labels must be 3D, on the image's grid."
-        )
-    volume = canonical(labels)
-    with np.errstate(invalid="ignore"):
-        whole = volume.voxels.astype(np.uint8)
-    if not np.array_equal(whole, volume.voxels):
-        raise UserError(f"{patient.labels}: labels must be whole numbers from 0 to 255.")
-    return dataclasses.replace(volume, voxels=whole)
+    return read_label_volume(patient.labels, patient.image)

@@ -19,8 +19,9 @@ import numpy as np
 
 from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
+from tfmetareg.imaging.landmarks import check_inside
 from tfmetareg.imaging.read import read_image
-from tfmetareg.imaging.tables import check_inside, read_lines
+from tfmetareg.imaging.tables import read_lines
 from tfmetareg.types import ImagePair, no_landmarks
 from tfrecords_builder.sources.base import (
     COLOUR,

@@ -1,17 +1,20 @@
 """`pairs`: a folder of image pairs listed in its `pairs.csv`.
 
 Columns `moving,fixed` are required. Optional columns are `task`, `subject` (without it, pairs that share an
-image are one subject), `split`, `moving_landmarks,fixed_landmarks` (CSV files) and
-`moving_spacing,fixed_spacing` (pixel size in mm: `0.5`, or row and column as `0.5 0.4` or `0.5x0.4`). Paths
-are relative to the folder.
+image are one subject), `split`, `moving_landmarks,fixed_landmarks` (files, see `imaging.landmarks`),
+`moving_labels,fixed_labels` (label maps, see `imaging.labels`) and `moving_spacing,fixed_spacing` (pixel size
+in mm: `0.5`, or row and column as `0.5 0.4` or `0.5x0.4`). Paths are relative to the folder.
 
-`volume.nii.gz#12` is axial slice 12 of a NIfTI volume, `volume.nii.gz#12,1` that slice of channel 1 (in
-quotes where commas separate the columns); `imaging.volumes` describes its orientation. All slices of a
-volume are one subject; their spacing is known from the volume.
+`volume.nii.gz#12` is axial slice 12 of a NIfTI volume, `#y40` a coronal, `#x7` a sagittal one,
+`volume.nii.gz#12,1` a slice of channel 1 (in quotes where commas separate the columns); `imaging.volumes`
+describes their orientation. All slices of a volume are one subject. Pixel sizes come from the images where
+the table does not tell them. Where both images of a pair tell their direction, the moving one gets that of
+the fixed one, with its landmarks.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -19,9 +22,11 @@ from pathlib import Path
 from typing import Optional
 
 from tfmetareg.errors import Problems, UserError
+from tfmetareg.imaging.labels import shared_labels_note
+from tfmetareg.imaging.names import composed
 from tfmetareg.imaging.pair_table import REQUIRED_COLUMNS, TABLE, Row, listed_pairs, read_pair
 from tfmetareg.imaging.volumes import volume_file
-from tfmetareg.types import ImagePair
+from tfmetareg.types import ImagePair, Note
 from tfrecords_builder.sources.base import (
     COLOUR,
     MODALITY,
@@ -93,7 +98,9 @@ def _with_subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) 
     files = [(_file(root, row[moving]), _file(root, row[fixed])) for _, row in rows]
     leaders = subjects_by_image(files)
     named: dict[str, str] = {}
-    subjects = [row.get("subject", "") for _, row in rows]
+    spelled: dict[str, str] = {}  # One person, whatever Unicode form a row has the name in.
+    written = (row.get("subject", "") for _, row in rows)
+    subjects = [spelled.setdefault(composed(name), name) for name in written]
     for (where, _), subject, (file, _) in zip(rows, subjects, files):
         first = named.setdefault(leaders[file], subject) if subject else subject
         if first != subject:
@@ -108,6 +115,13 @@ def _with_subjects(root: Path, rows: list[tuple[str, Row]], problems: Problems) 
 
 
 def _read_row(root: Path, where: str, row: Row, subject: str, request: Request) -> Iterator[ImagePair]:
-    pair = read_pair(root, where, row, subject, request.options["colour"], request.problems)
-    if pair is not None:
-        yield pair
+    if row.get("moving_labels") and not row.get("fixed_labels"):
+        request.problems.add(f"{where}: labels for one image only; name both files or neither.")
+    opened = read_pair(root, where, row, subject, request.options["colour"], request.problems)
+    if opened is None:
+        return
+    pair = opened.in_one_direction()
+    if pair.moving_labels is not None and pair.fixed_labels is not None:
+        note = shared_labels_note(pair.moving_labels, pair.fixed_labels)
+        pair = dataclasses.replace(pair, notes=(*pair.notes, *[Note(where, note)] * bool(note)))
+    yield pair

@@ -6,19 +6,24 @@ y of `moving` is then exactly the point y + v(y) of `fixed`, which gives landmar
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from skimage.feature import corner_harris, corner_peaks
 
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.choices import FORMATS
-from tfmetareg.imaging.read import is_image, read_image, stem
-from tfmetareg.types import ImagePair
+from tfmetareg.imaging.labels import open_labels
+from tfmetareg.imaging.names import composed, name_on_disk
+from tfmetareg.imaging.pair_table import leads_out
+from tfmetareg.imaging.read import is_image, open_image, stem
+from tfmetareg.types import ImagePair, Note
 from tfrecords_builder.deformation import carry_points, perturb, random_displacement, warp
 from tfrecords_builder.sources.base import (
     COLOUR,
@@ -70,6 +75,15 @@ def _share(flag: str, default: float, text: str, low: float = 0.0, high: float =
                 "help": "landmarks per pair, at most (default: 25)",
             },
         ),
+        Option(
+            "--labels",
+            {
+                "default": None,
+                "metavar": "FOLDER",
+                "help": "folder within the input with a label map named like each image, but for the "
+                "ending (default: no labels)",
+            },
+        ),
     ),
 )
 def unpaired_tasks(request: Request) -> list[SourceTask]:
@@ -77,7 +91,7 @@ def unpaired_tasks(request: Request) -> list[SourceTask]:
     subject.
 
     Raises:
-        UserError: no folder, or no image in it.
+        UserError: no folder, no image in it, or an image without a label map where there are to be some.
     """
     root = existing_folder(request.input)
     files = sorted(path for path in root.iterdir() if path.is_file() and is_image(path))
@@ -85,16 +99,44 @@ def unpaired_tasks(request: Request) -> list[SourceTask]:
         raise UserError(
             f"{root}: no images in this folder; put files ending in {', '.join(FORMATS)} directly into it."
         )
+    labels = _label_files(root, request.options["labels"], files)
     name = request.task or root.resolve().name
-    pairs = LazyPairs([functools.partial(_make_pairs, file, request) for file in files], len(files))
+    pairs = LazyPairs(
+        [functools.partial(_make_pairs, file, labels.get(file), request) for file in files], len(files)
+    )
     return [SourceTask(name, request.role, request.options["modality"], pairs)]
 
 
-def _make_pairs(file: Path, request: Request) -> Iterator[ImagePair]:
-    options = {name: value for name, value in request.options.items() if name not in ("modality", "colour")}
+def _label_files(root: Path, name: Optional[str], images: list[Path]) -> dict[Path, Path]:
+    """The label map of each image: the file of its name in a folder of `root`. Empty without a folder."""
+    if name is None:
+        return {}
+    folder = root / name_on_disk(root, name)
+    if leads_out(name) or not folder.is_dir():
+        raise UserError(f"`--labels` must be a folder within {root}, got `{name}`.")
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path))
+    present = {composed(stem(path)): path for path in files}
+    missing = [image.name for image in images if composed(stem(image)) not in present]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{folder}: no label map named like {missing[0]}{more}; put one there for each image."
+        )
+    return {image: present[composed(stem(image))] for image in images}
+
+
+def _make_pairs(file: Path, labels: Optional[Path], request: Request) -> Iterator[ImagePair]:
+    others = ("modality", "colour", "labels")
+    options = {name: value for name, value in request.options.items() if name not in others}
     with request.problems.collected():
-        image = read_image(file, request.options["colour"])
-        yield make_pair(image, file.name, seed=request.seed, **options)
+        image = open_image(file)
+        label_map = None if labels is None else open_labels(labels, image).pixels
+        pixels = image.grey(request.options["colour"])
+        pair = make_pair(pixels, file.name, seed=request.seed, labels=label_map, **options)
+        notes = tuple(Note(image.name, text) for text in image.notes)
+        yield dataclasses.replace(
+            pair, moving_spacing=image.spacing, fixed_spacing=image.spacing, notes=notes
+        )
 
 
 def make_pair(
@@ -108,6 +150,7 @@ def make_pair(
     noise: float = 0.03,
     illumination: float = 0.1,
     landmarks: int = 25,
+    labels: Optional[np.ndarray] = None,
 ) -> ImagePair:
     """Makes a pair with exact landmarks from one image; depends only on the image, name, seed and options.
 
@@ -127,6 +170,7 @@ def make_pair(
             and of the multiplicative noise.
         illumination: relative standard deviation of the smooth gain.
         landmarks: largest number of landmarks.
+        labels: integers (height, width), the image's label map; warped along, by nearest neighbour.
 
     Returns:
         The pair; images float32 (height, width) in [0, 1].
@@ -150,6 +194,8 @@ def make_pair(
         fixed=_perturb_signal(image, rng, noise, illumination),
         moving_landmarks=moving_points,
         fixed_landmarks=fixed_points,
+        moving_labels=None if labels is None else _warp_labels_mirrored(labels, v),
+        fixed_labels=labels,
     )
 
 
@@ -175,6 +221,13 @@ def _warp_mirrored(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
     padded = np.pad(displacement, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     warped = warp(np.pad(image, margin, mode="symmetric"), padded)[margin:-margin, margin:-margin]
     return np.clip(warped, 0, 1)
+
+
+def _warp_labels_mirrored(labels: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    """Like `_warp_mirrored`, by nearest neighbour."""
+    margin = int(np.abs(displacement).max()) + 2
+    places = np.rint(np.indices(labels.shape) + np.moveaxis(displacement, -1, 0)).astype(int) + margin
+    return np.pad(labels, margin, mode="symmetric")[tuple(places)]
 
 
 def matching_points(

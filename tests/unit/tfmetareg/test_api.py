@@ -164,6 +164,22 @@ def test_a_notebook_shows_the_overlay_and_the_warnings(pair, registration):
     assert unlike.warnings[0].split("%")[0].split("(")[0] in unlike._repr_html_()
 
 
+def test_a_registration_is_measured_once(pair, tmp_path, monkeypatch):
+    calls = []
+    measure = tfmetareg.api.measure
+    monkeypatch.setattr(
+        tfmetareg.api, "measure", lambda registration: calls.append(1) or measure(registration)
+    )
+    registration = tfmetareg.register(*pair)
+    registration.summary["similarity"].clear()  # The caller's own copy.
+    folder = registration.save(tmp_path / "pair", formats=["npz"], figures=False)
+    assert registration.summary["similarity"]["ncc"]["after"] > 0.5
+    assert registration.warnings == [] and registration._repr_html_()
+    assert len(calls) == 1
+    saved = json.loads((folder / "summary.json").read_text())
+    assert saved["similarity"] == registration.summary["similarity"]
+
+
 def test_steps_on_the_pair_bring_it_closer_and_leave_the_weights(pair):
     plain = tfmetareg.register(*pair)
     adapted = tfmetareg.register(*pair, adapt_steps=15)

@@ -14,6 +14,7 @@ import yaml
 
 from tfmetareg import __version__, config
 from tfmetareg.cli import MODE_FUNCTIONS, main
+from tfmetareg.command_help import MOST_USED
 from tfmetareg.command_line import build_parser, flat_keys, parse_command, preset_names
 from tfmetareg.config import MODES, Config
 from tfmetareg.errors import UserError
@@ -25,6 +26,7 @@ SECTIONS = {
     if dataclasses.is_dataclass(getattr(config, field.type, None))
 }
 PARTS = {"": Config, **SECTIONS}
+SHARED = {"data", "model", "loss"}
 
 
 def parse(*arguments: str, mode: str = "pretrain") -> Config:
@@ -73,7 +75,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_one_named(argument, unknown, 
 
 
 def test_an_unknown_key_that_resembles_nothing_is_sent_to_the_help():
-    assert refusal("--zzzzz=1") == "`zzzzz` is not an option; `--help` lists them."
+    assert refusal("--zzzzz=1") == "`zzzzz` is not an option; `--help_all` lists them."
 
 
 @pytest.mark.parametrize("argument", ["--pretrain.step=3", "--see=3", "--work=here", "--conf=a.yaml"])
@@ -254,11 +256,51 @@ def test_a_key_that_became_a_builders_option_is_refused_with_the_new_one(key):
 
 
 def test_every_mode_has_its_function():
-    assert tuple(MODE_FUNCTIONS) == MODES
+    assert [*MODE_FUNCTIONS] == [*MODES]
     for place in MODE_FUNCTIONS.values():
         module, function = place.split(":")
         assert (CONFIGS.parent / (module.replace(".", "/") + ".py")).is_file()
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def helped(capsys, *arguments: str) -> str:
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["-h"], ["--mode=unknown", "--help"], ["--help", "--seed=1"]])
+def test_the_help_is_one_screen(capsys, asked):
+    shown = helped(capsys, *asked)
+    assert len(shown.splitlines()) <= 40 and max(map(len, shown.splitlines())) <= 86
+    assert all(re.search(rf"^  {mode} ", shown, re.MULTILINE) for mode in MODES)
+    assert all(name in shown for name in (*preset_names(), "--help_all", "--mode MODE --help"))
+
+
+def test_the_options_in_the_short_help_are_there():
+    named = {option.split()[0].removeprefix("--") for option, _ in MOST_USED} - {"workdir", "config"}
+    assert len(named) > 5 and named <= {*flat_keys()}
+
+
+@pytest.mark.parametrize("asked", [["--mode", "finetune", "--help"], ["-h", "--mode=finetune"]])
+def test_the_help_of_a_mode_lists_its_options_and_no_others(capsys, asked):
+    shown = helped(capsys, *asked)
+    options = {key for key in flat_keys() if f"--{key} " in shown}
+    assert options == {
+        key for key in flat_keys() if key.split(".")[0] not in SECTIONS.keys() - SHARED - {"finetune"}
+    }
+
+
+def test_the_help_of_the_short_form_is_that_of_register(capsys):
+    assert helped(capsys, "register", "--help") == helped(capsys, "--mode=register", "--help")
+
+
+def test_help_all_lists_every_option(capsys):
+    shown = helped(capsys, "--help_all")
+    assert all(f"--{key} " in shown for key in flat_keys())
+
+
+def test_every_section_belongs_to_a_mode_or_to_all():
+    assert {section for mode in MODES.values() for section in mode.sections} == SECTIONS.keys() - SHARED
 
 
 def test_version_prints_the_version(capsys):

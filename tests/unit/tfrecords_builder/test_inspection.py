@@ -11,7 +11,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tfmetareg.data.schema import Split, Task, decode_pair
+from tfmetareg.data.schema import Manifest, Split, Task, decode_pair
 from tfmetareg.files import sha256
 from tfmetareg.types import ImagePair
 from tfrecords_builder import contact_sheet
@@ -75,6 +75,10 @@ def summary(*distances: float) -> SplitSummary:
     return found
 
 
+def manifest(width: int, align: str = "none") -> Manifest:
+    return Manifest((width, width), {"align": align}, (summary().task,))
+
+
 def summary_pair(distance: float) -> ImagePair:
     image, points = np.zeros((100, 100), np.uint8), np.float32([[10, 10], [20, 20]])
     return ImagePair("pair", "s", image, image, points + np.float32([0, distance]), points)
@@ -85,9 +89,9 @@ def test_displacements_against_the_networks_reach():
     found = summary(*range(11))
     assert found.row()[-6:] == ["5.00", "9.00", "10.00"] * 2
     assert "aligned" not in table([found])
-    (line,) = notes([found, summary(1, 4)], width=100)
+    (line,) = notes([found, summary(1, 4)], manifest(100))
     assert "task `t`, split test: 6 of 11 pairs start more than 4.0 px apart (4% of the width)" in line
-    assert notes([found], width=300) == []
+    assert notes([found], manifest(300)) == []
 
 
 def test_what_an_alignment_leaves_counts_against_the_reach():
@@ -96,11 +100,11 @@ def test_what_an_alignment_leaves_counts_against_the_reach():
     assert landmark_distances(pair) == (9, 2)
     found = summary()
     found.add(pair, 0)
-    assert notes([found], 100, "affine") == []
+    assert notes([found], manifest(100, "affine")) == []
     header, row = table([found, summary(5)]).splitlines()[:2]
     assert header.count("max") == 2 and "aligned px: median" in header
     assert row.split()[-6:] == ["9.00"] * 3 + ["2.00"] * 3
-    assert notes([found], 40, "affine")
+    assert notes([found], manifest(40, "affine"))
 
 
 def test_the_contact_sheet_shows_what_the_alignment_does():
@@ -109,12 +113,20 @@ def test_the_contact_sheet_shows_what_the_alignment_does():
     bright[:, 57:] = 200
     axes = Figure().subplots(1, 4)
     contact_sheet._draw_pair(axes, dataclasses.replace(pair, moving=bright, key=f"{'m' * 40}.png:f.png"))
-    assert [axis.get_xlabel() for axis in axes[:2]] == [f"…{'m' * 24}.png", "f.png"]
+    # Names stand there whole, in lines.
+    assert [axis.get_xlabel() for axis in axes[:2]] == [f"{'m' * 28}\n{'m' * 12}.png", "f.png"]
     for axis, column, told in ((axes[2], 57, "9.0 px"), (axes[3], 50, "2.0 px")):
         assert axis.get_xlabel() == told
         assert np.argmax(axis.images[0].get_array()[0, :, 0]) == column
         crosses = axis.lines[0].get_xydata()
         np.testing.assert_allclose(crosses, [[column - 38, 10], [column - 28, 20]])
+
+
+def test_names_on_the_contact_sheet_are_no_formulas(tmp_path):
+    pair = dataclasses.replace(summary_pair(9), key=r"$\frac{$.png:$x^{$.png")
+    found = SplitSummary(Task(r"task_$\alpha{", "target", "OCTA", {}), "test", examples=[pair])
+    contact_sheet.draw_contact_sheet([found], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_the_contact_sheet_has_a_panel_for_the_alignment_only_where_there_is_one(tmp_path):
@@ -145,10 +157,20 @@ def test_the_contact_sheet_outlines_every_label():
 def test_records_that_are_aligned_are_not_to_be_aligned():
     """The remedy for pairs beyond reach is what has not been done yet."""
     for align in ("none", "rigid"):
-        (line,) = notes([summary(9)], 100, align)
+        (line,) = notes([summary(9)], manifest(100, align))
         assert line.endswith("; build with `--align affine`.")
-    (line,) = notes([summary(9)], 100, "affine")
+    (line,) = notes([summary(9)], manifest(100, "affine"))
     assert "though built with `--align affine`; leave them out" in line
+
+
+def test_tasks_that_are_aligned_differently_are_told():
+    other = Task("u", "source", "x", {}, {"align": "affine"})
+    both = dataclasses.replace(manifest(100), tasks=(summary().task, other))
+    assert notes([summary(1)], both) == [
+        "note: the tasks were built with different `--align` (none: `t`; affine: `u`)."
+    ]
+    far = dataclasses.replace(summary(9), task=other)
+    assert "though built with `--align affine`" in notes([far], both)[1]
 
 
 def test_inspect_knows_how_the_records_were_built(records, run, monkeypatch):

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from tests.unit.tfmetareg.imaging import landmark_texts
+from tests.unit.tfrecords_builder.dicom_files import stored, write
+from tfmetareg.data.schema import Manifest
 from tfmetareg.errors import InputErrors, UserError
+from tfmetareg.imaging.labels import labels_of_codes
+from tfrecords_builder.inspection import read_shard
 from tfrecords_builder.sources.base import Request
 from tfrecords_builder.sources.pairs import pairs_tasks
 from tfrecords_builder.splits import PairInfo, assign_splits, held_out_subjects
@@ -250,6 +258,92 @@ def test_real_landmarks_match_real_vessels(real_data):
 
 
 @pytest.fixture
+def labelled_folder(pairs_folder):
+    """Three pairs with label maps: a palette and a grey PNG, npy and TIFF, and none."""
+    labels = np.zeros((40, 48), np.int64)
+    labels[10:20, 12:30] = 1
+    labels[22:30, 5:15] = 2
+    root = pairs_folder.root
+    colours = Image.fromarray(np.uint8(labels), "P")
+    colours.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0])
+    colours.save(root / "m0_seg.png")
+    Image.fromarray(np.uint8(labels)).save(root / "f0_seg.png")
+    np.save(root / "m1_seg.npy", np.where(labels == 2, -7, 70000 * labels))
+    tifffile.imwrite(root / "f1_seg.tif", np.int32(np.where(labels == 2, -7, 70000 * labels)))
+    pairs_folder.columns = ["moving", "fixed", "split", "moving_labels", "fixed_labels"]
+    pairs_folder.rows = [
+        ["m0.png", "f0.png", "train", "m0_seg.png", "f0_seg.png"],
+        ["m1.png", "f1.png", "train", "m1_seg.npy", "f1_seg.tif"],
+        ["m2.png", "f2.png", "train", "", ""],
+    ]
+    pairs_folder.labels = labels
+    return pairs_folder
+
+
+def test_label_maps_come_with_their_pairs(labelled_folder):
+    (pairs,) = read(request(labelled_folder.table())).values()
+    for name in ("moving_labels", "fixed_labels"):
+        first, second, third = (getattr(pair, name) for pair in pairs)
+        np.testing.assert_array_equal(first, labelled_folder.labels)
+        assert set(np.unique(second)) == {-7, 0, 70000}
+        assert third is None
+
+
+def test_records_of_labels_hold_their_numbers(labelled_folder, run, tmp_path):
+    arguments = ("build", "--source", "pairs", "--input", labelled_folder.table(), "--workers", 1)
+    status, _, err = run(*arguments, "--output", tmp_path / "rec", "--image-size", 40, 48, "--shards", 1)
+    assert status == 0, err
+    (shard,) = Manifest.read(tmp_path / "rec").tasks[0].splits["train"].shards
+    found = {pair.key: pair for pair in read_shard(tmp_path / "rec", shard)}
+    first, second, third = (found[f"m{number}.png:f{number}.png"] for number in range(3))
+    np.testing.assert_array_equal(first.moving_labels, labelled_folder.labels)
+    assert first.label_values is None and third.moving_labels is third.label_values is None
+    for codes in (second.moving_labels, second.fixed_labels):
+        expected = np.where(labelled_folder.labels == 2, -7, 70000 * labelled_folder.labels)
+        np.testing.assert_array_equal(labels_of_codes(codes, second.label_values), expected)
+
+
+def test_every_problem_with_labels_is_named_in_one_run(labelled_folder):
+    root = labelled_folder.root
+    np.save(root / "small.npy", np.zeros((39, 48), np.uint8))
+    np.save(root / "half.npy", np.full((40, 48), 0.5))
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8) + np.uint8([0, 9, 0])).save(root / "colour.png")
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(root / "lossy.jpg")
+    labelled_folder.rows = [
+        ["m0.png", "f0.png", "", "small.npy", "half.npy"],
+        ["m1.png", "f1.png", "", "colour.png", "lossy.jpg"],
+        ["m2.png", "f2.png", "", "m0_seg.png", ""],
+        ["m3.png", "f3.png", "", "", "m0_seg.png"],
+        ["m4.png", "f4.png", "", "none.png", "/etc/f0_seg.png"],
+        ["m5.png", "f5.png", "", "none.png", "f0_seg.png"],
+    ]
+    with pytest.raises(InputErrors) as error:
+        read(request(labelled_folder.table()))
+    expected = [
+        r"small.npy: label map of 39 x 48 pixels for an image of 40 x 48 \(.*m0.png\)",
+        "half.npy: labels must be whole numbers, got 0.5",
+        "colour.png: a colour image; a label map holds one number for each pixel",
+        "lossy.jpg: JPEG changes label numbers",
+        "line 4: labels for one image only",
+        "line 5: `fixed_labels` without `moving_labels`",
+        "line 6: `/etc/f0_seg.png` leads out of the folder",
+        "none.png: no such file",
+    ]
+    assert len(error.value.lines) == len(expected), error.value.lines
+    for rule in expected:
+        with pytest.raises(UserError, match=rule):
+            raise error.value
+
+
+def test_label_maps_that_number_otherwise_get_a_note(labelled_folder, run):
+    Image.fromarray(np.uint8(255 * (labelled_folder.labels > 0))).save(labelled_folder.root / "mask.png")
+    labelled_folder.rows[0][3] = "mask.png"
+    status, _, err = run("validate", "--source", "pairs", "--input", labelled_folder.table(), "--workers", 1)
+    assert status == 0
+    assert "line 2: the label maps have no label in common (moving: 255; fixed: 1, 2): check how" in err
+
+
+@pytest.fixture
 def volumes_folder(pairs_folder):
     """Two volumes of 9 slices, one of them with two channels; rows that name their slices."""
     voxels = np.random.default_rng(0).normal(size=(12, 14, 9, 2)).astype(np.float32)
@@ -288,6 +382,26 @@ def test_a_spacing_in_the_table_goes_before_that_of_the_volume(volumes_folder):
     assert pair.fixed_spacing == pytest.approx((0.5, 2.0))
 
 
+def test_slices_of_label_volumes_are_those_of_the_images(volumes_folder):
+    """Numbers that float32 does not tell apart, stored in another orientation than the image."""
+    labels = np.resize(np.arange(2**24, 2**24 + 12 * 14 * 9, dtype=np.int32) // 9 * 9, (12, 14, 9))
+    affine = nibabel.load(volumes_folder.root / "a.nii.gz").affine
+    axes = nibabel.orientations.axcodes2ornt(("S", "A", "R"))
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), axes)
+    stored = nibabel.Nifti1Image(labels, affine).as_reoriented(turn)
+    nibabel.save(stored, volumes_folder.root / "seg.nii.gz")
+    volumes_folder.columns += ["moving_labels", "fixed_labels"]
+    volumes_folder.rows = [["a.nii.gz#4", "a.nii.gz#3", "seg.nii.gz#4", "seg.nii.gz#3"]]
+    ((pair,),) = read(request(volumes_folder.table())).values()
+    np.testing.assert_array_equal(pair.moving_labels, labels[:, ::-1, 4].T)
+    np.testing.assert_array_equal(pair.fixed_labels, labels[:, ::-1, 3].T)
+    volumes_folder.rows[0][3] = "seg.nii.gz#5"
+    with pytest.raises(
+        InputErrors, match="seg.nii.gz#5: its pixel size, orientation, origin or slice differs"
+    ):
+        read(request(volumes_folder.table()))
+
+
 def test_slices_that_are_not_there_are_a_line_each(volumes_folder):
     volumes_folder.rows = [["a.nii.gz#9", "a.nii.gz#8"], ["a.nii.gz#x", "b.nii#0"], ["c.nii#1", "a.nii.gz#1"]]
     with pytest.raises(InputErrors) as caught:
@@ -301,3 +415,189 @@ def test_slices_that_are_not_there_are_a_line_each(volumes_folder):
     assert len(caught.value.lines) == len(said), caught.value.lines
     for line, part in zip(caught.value.lines, said):
         assert part in line
+
+
+LAS_AND_RAS = {"m": np.diag([-2.0, 0.5, 3.0, 1.0]), "f": np.diag([2.0, 0.5, 3.0, 1.0])}
+
+
+def nifti_pair(folder, affines, columns=(20, 30)):
+    """Two volumes of one slice that show the same, each by its own affine; landmarks on the same tissue."""
+    pixels = np.random.default_rng(0).random((48, 40)).astype(np.float32)
+    mirrored = {name: affine[0, 0] < 0 for name, affine in affines.items()}
+    for name, affine in affines.items():
+        shown = pixels[:, ::-1] if mirrored[name] else pixels
+        nibabel.save(nibabel.Nifti1Image(shown.T[..., None], affine), folder.root / f"{name}.nii")
+        at = [39 - x if mirrored[name] else x for x in columns]
+        folder.text(f"{name}.csv", "x,y\n" + "".join(f"{x},{y}\n" for x, y in zip(at, (5, 41))))
+    folder.columns = ["moving", "fixed", "moving_landmarks", "fixed_landmarks"]
+    folder.rows = [["m.nii", "f.nii", "m.csv", "f.csv"]]
+    return folder.table()
+
+
+def test_the_moving_image_gets_the_fixed_images_direction_with_its_landmarks(pairs_folder):
+    ((pair,),) = read(request(nifti_pair(pairs_folder, LAS_AND_RAS))).values()
+    np.testing.assert_array_equal(pair.moving, pair.fixed)
+    np.testing.assert_array_equal(pair.moving_landmarks, pair.fixed_landmarks)
+    np.testing.assert_array_equal(pair.fixed_landmarks, [[5, 20], [41, 30]])
+    (note,) = pair.notes
+    assert note.image.endswith("m.nii") and "turned or mirrored" in note.text
+    assert pair.moving_spacing == pair.fixed_spacing == (0.5, 2.0)
+
+
+def test_images_of_one_direction_stay_as_they_are(pairs_folder):
+    ((pair,),) = read(request(nifti_pair(pairs_folder, {**LAS_AND_RAS, "f": LAS_AND_RAS["m"]}))).values()
+    stored = np.asarray(nibabel.load(pairs_folder.root / "m.nii").dataobj)[..., 0].T
+    np.testing.assert_array_equal(pair.moving, stored)
+    assert pair.notes == ()
+
+
+def test_a_pair_of_two_planes_is_refused(pairs_folder):
+    sagittal = np.diag([3.0, 2.0, 0.5, 1.0])[:, [1, 2, 0, 3]]
+    root = nifti_pair(pairs_folder, {**LAS_AND_RAS, "f": sagittal})
+    with pytest.raises(UserError, match="planes 90 degrees apart"):
+        read(request(root))
+
+
+def test_what_was_done_to_read_images_is_said_once_for_each_kind(pairs_folder, run):
+    nifti_pair(pairs_folder, LAS_AND_RAS)
+    pairs_folder.rows[0] += ["test"]
+    pairs_folder.columns += ["split"]
+    for number in range(3):
+        pairs_folder.image(f"p{number}.png", number)
+        pairs_folder.rows.append([f"p{number}.png", "f.nii", "", "", "test"])
+    pairs_folder.rows.append([pairs_folder.image("a.png"), pairs_folder.image("b.png", 1), "", "", "train"])
+    options = ("--source", "pairs", "--input", pairs_folder.table(), "--image-size", 32, 32)
+    for command in (("validate", *options), ("build", *options, "--output", pairs_folder.root / "out")):
+        status, _, err = run(*command)
+        assert status == 0, err
+        notes = [line for line in err.splitlines() if line.startswith("note: ")]
+        assert len(notes) == 2, err
+        assert notes[0].startswith(f"note: {pairs_folder.root / 'm.nii'}: its header has it turned")
+        assert notes[1].startswith(f"note: {pairs_folder.root / 'p0.png'} and 2 more images: tells no dir")
+
+
+def test_2d_nifti_images_bring_their_pixel_size(pairs_folder):
+    for name in "mf":
+        pixels = np.random.default_rng(0).random((40, 48)).astype(np.float32)
+        nibabel.save(
+            nibabel.Nifti1Image(pixels, np.diag([0.5, 1.25, 1, 1])), pairs_folder.root / f"{name}.nii"
+        )
+    pairs_folder.rows = [["m.nii", "f.nii", ""]]
+    ((pair,),) = read(request(pairs_folder.table())).values()
+    assert pair.moving_spacing == pair.fixed_spacing == (1.25, 0.5)
+
+
+def slice_places(index: int) -> np.ndarray:
+    """(2, 3), mm, LPS, on an axial slice of `volumes_folder`: voxels (3, 4) and (7, 11) of its plane."""
+    return np.array([[2.0 * i, -0.5 * j, 3.0 * index] for i, j in ((3, 4), (7, 11))])
+
+
+def test_landmarks_in_mm_lie_on_the_slice_as_it_is_turned(volumes_folder):
+    volumes_folder.columns += ["moving_landmarks", "fixed_landmarks"]
+    volumes_folder.text("m.fcsv", landmark_texts.fcsv(slice_places(4)))
+    ras = landmark_texts.flipped(slice_places(3))
+    volumes_folder.text("f.mrk.json", landmark_texts.markups(ras, "RAS"))
+    volumes_folder.rows = [["a.nii.gz#4", "a.nii.gz#3", "m.fcsv", "f.mrk.json"]]
+    ((pair,),) = read(request(volumes_folder.table())).values()
+    # The picture is turned in y: the voxel j is the row 13 - j.
+    np.testing.assert_allclose(pair.moving_landmarks, [[9, 3], [2, 7]], atol=1e-3)
+    np.testing.assert_allclose(pair.fixed_landmarks, pair.moving_landmarks, atol=1e-3)
+    assert pair.notes == ()
+
+
+LANDMARK_FAULTS = [
+    (
+        "m.fcsv",
+        lambda k: landmark_texts.fcsv(slice_places(k + 3)),
+        r"m.fcsv: point 1 \(F-1\) .* lies 9 mm off",
+    ),
+    (
+        "m.csv",
+        lambda k: landmark_texts.slicer_table(landmark_texts.flipped(slice_places(k))),
+        "m.csv: point 1 .* read as RAS",
+    ),
+    ("m.csv", lambda k: "row,col\n9,60\n1,2\n", "m.csv: point 1 .* lies outside"),
+    ("m.csv", lambda k: "row,col\n3,13\n7,2\n", "m.csv: point 1 .* read as x and y exchanged"),
+    ("m.csv", lambda k: "MNI Tag Point File\nVolumes = 1;\n", "m.csv: an MNI tag point file; it is not read"),
+    (
+        "m.csv",
+        lambda k: landmark_texts.slicer_table(slice_places(k)).replace(",1,1,1,0,", ",0,1,1,0,", 1),
+        "m.csv, line 2: this point has no position",
+    ),
+    ("m.csv", lambda k: "x,y,z\n1,2,3\n4,5,6\n", "m.csv: the columns `x,y,z` may be mm or pixels"),
+    (
+        "m.csv",
+        lambda k: landmark_texts.ants(slice_places(k)[:1]),
+        "m.csv has 1; row i of one must match row i",
+    ),
+]
+
+
+def test_every_fault_of_landmark_files_is_named_in_one_run(volumes_folder):
+    volumes_folder.columns += ["moving_landmarks", "fixed_landmarks"]
+    volumes_folder.rows = []
+    for number, (name, text, _) in enumerate(LANDMARK_FAULTS):
+        volumes_folder.text(f"{number}{name}", text(number + 1))
+        volumes_folder.text(f"{number}f.fcsv", landmark_texts.fcsv(slice_places(number)))
+        slices = [f"a.nii.gz#{number + 1}", f"a.nii.gz#{number}"]
+        volumes_folder.rows.append([*slices, f"{number}{name}", f"{number}f.fcsv"])
+    with pytest.raises(InputErrors) as caught:
+        read(request(volumes_folder.table()))
+    lines = caught.value.lines
+    for number, (_, _, said) in enumerate(LANDMARK_FAULTS):
+        assert any(re.search(f"/{number}{said}", line) for line in lines), (said, lines)
+    assert any(re.search("7f.fcsv: 2 landmarks, ", line) for line in lines)
+    assert len(lines) == len(LANDMARK_FAULTS)
+
+
+def test_landmarks_with_x_and_y_exchanged_in_one_file_are_told(pairs_folder, run):
+    """Both files fit their images; validate says which reading would fit better, and goes on."""
+    points = np.random.default_rng(0).uniform(2, 38, (8, 2))
+    for name, order in (("m.csv", [1, 0]), ("f.csv", [0, 1])):
+        pairs_folder.text(name, "x,y\n" + "".join(f"{x},{y}\n" for x, y in points[:, order].tolist()))
+    pairs_folder.columns += ["moving_landmarks", "fixed_landmarks"]
+    pairs_folder.rows = [[*row, "m.csv", "f.csv"] for row in pairs_folder.rows[:2]]
+    status, _, err = run("validate", "--source", "pairs", "--input", pairs_folder.table(), "--workers", 1)
+    assert status == 0
+    (line,) = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert (
+        "m.csv: its landmarks lie 47% of the image from those of f.csv" in line
+        and "if one of the two files is read as x and y exchanged" in line
+    )
+
+
+def test_dicom_files_frames_and_pages_are_images(tmp_path):
+    frames = np.stack([stored(number) for number in range(3)])
+    write(tmp_path / "a.dcm", 0)
+    write(tmp_path / "IM0001", 1)  # DICOM by its content.
+    write(tmp_path / "clip.dcm", image=frames, Rows=20, Columns=24, NumberOfFrames=3)
+    tifffile.imwrite(tmp_path / "stack.tif", frames, photometric="minisblack")
+    rows = ("a.dcm,IM0001", "clip.dcm#2,clip.dcm#0", "stack.tif#1,stack.tif#0", "stack.tif#2,a.dcm")
+    (tmp_path / "pairs.csv").write_text("moving,fixed\n" + "\n".join(rows) + "\n")
+    (pairs,) = read(request(tmp_path)).values()
+    one, clip, stack, mixed = pairs
+    np.testing.assert_array_equal(one.moving, stored(0).astype(int) - 1000)
+    np.testing.assert_array_equal(one.fixed, stored(1).astype(int) - 1000)
+    assert one.moving_spacing == (0.8, 0.7)
+    np.testing.assert_array_equal(clip.moving, frames[2].astype(int) - 1000)
+    np.testing.assert_array_equal(stack.moving, frames[1])
+    # Frames and pages of one file are one subject.
+    assert stack.subject == mixed.subject == one.subject != clip.subject
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("clip.dcm", "holds 3 frames; name one, as in `clip.dcm#0`"),
+        ("clip.dcm#3", "has no frame 3; frames are 0 to 2"),
+        ("gone.dcm#1", "no such file"),
+        ("a.png#0", "`#0` names a page of a TIFF or DICOM file; take it away"),
+    ],
+)
+def test_frames_that_are_not_there(tmp_path, name, rule):
+    frames = np.stack([stored(number) for number in range(3)])
+    write(tmp_path / "clip.dcm", image=frames, Rows=20, Columns=24, NumberOfFrames=3)
+    Image.fromarray(np.uint8(stored(0) % 256)).save(tmp_path / "a.png")
+    (tmp_path / "pairs.csv").write_text(f"moving,fixed\n{name},clip.dcm#1\n")
+    with pytest.raises(InputErrors, match=rule):
+        read(request(tmp_path))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import concurrent.futures
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +28,7 @@ def stage(folder, contents, *, shape=(16, 16), name="octa"):
 
 def put(output, contents, **options):
     overwrite = options.pop("overwrite", False)
-    with staging_folder(output) as staging:
+    with staging_folder(output, (options.get("name", "octa"),)) as staging:
         return publish(staging, output, stage(staging, contents, **options), overwrite=overwrite)
 
 
@@ -172,30 +174,30 @@ def test_an_error_and_a_build_without_identity_leave_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_the_same_build_does_not_run_twice_at_a_time(tmp_path):
+def test_the_same_tasks_are_not_built_twice_at_a_time(tmp_path):
     with staging_folder(tmp_path / "r", TASKS, "one") as staging:
         (staging / "work").write_text("mine")
-        with (
-            pytest.raises(UserError, match="is running already"),
-            staging_folder(tmp_path / "r", TASKS, "one"),
-        ):
-            pass
-        with staging_folder(tmp_path / "r", TASKS, "two"):
+        for identity in ("one", "two", None):
+            with (
+                pytest.raises(UserError, match=rf"process {os.getpid()} on .* builds `octa` in it since .*;"),
+                staging_folder(tmp_path / "r", TASKS, identity),
+            ):
+                pass
+        with staging_folder(tmp_path / "r", ("other",), "one"):
             assert (staging / "work").read_text() == "mine"
+    assert os.listdir(tmp_path) == []
 
 
-def test_another_build_that_starts_meanwhile_does_not_discard_the_folder(tmp_path, monkeypatch):
-    """It comes right before this one has the lock."""
-    locked = module._locked
+def test_builds_of_different_tasks_publish_one_after_the_other(tmp_path):
+    """Each takes a moment over reading the manifest, in which the others must not write theirs."""
 
-    def late(folder):
-        monkeypatch.undo()
-        with staging_folder(tmp_path / "r", TASKS, "two"):
-            return locked(folder)
+    def build(name: str) -> None:
+        put(tmp_path / "r", [name], name=name)
 
-    monkeypatch.setattr(module, "_locked", late)
-    with staging_folder(tmp_path / "r", TASKS, "one") as staging:
-        assert os.listdir(tmp_path / "r") == [staging.name]
+    names = [f"task{number}" for number in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(build, names))
+    assert sorted(readable(tmp_path / "r")) == names
 
 
 def test_a_build_killed_after_it_had_published_is_finished_by_the_next(tmp_path, listing, monkeypatch):
@@ -237,3 +239,19 @@ def test_a_failure_leaves_no_new_folders(tmp_path):
     with pytest.raises(RuntimeError), staging_folder(tmp_path / "a" / "b" / "records"):
         raise RuntimeError
     assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_build_with_another_alignment_is_finished_by_the_next(tmp_path, monkeypatch):
+    def aligned(name: str, align: str) -> None:
+        with staging_folder(tmp_path / "r", (name,), "one") as staging:
+            new = replace(stage(staging, [name], name=name), preprocessing={"version": 1, "align": align})
+            publish(staging, tmp_path / "r", new, overwrite=False)
+
+    aligned("one", "none")
+    monkeypatch.setattr(module, "_sweep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        aligned("octa", "rigid")
+    monkeypatch.undo()
+    assert finish_published(tmp_path / "r", TASKS, "one")
+    manifest = Manifest.read(tmp_path / "r")
+    assert [manifest.align_of(name) for name in ("one", "octa")] == ["none", "rigid"]

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.tfrecords_builder.dicom_files import write
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
 from tfrecords_builder.deformation import warp
@@ -93,6 +95,42 @@ def test_deterministic_by_seed_and_name():
     assert digest() != digest(seed=1)
 
 
+def test_labels_are_warped_along():
+    """Labels of bright spots lie on bright spots in both images, with their numbers."""
+    image = spots()
+    labels = np.where(image > 128, -70000, 0)
+    pair = make_pair(image, "a", noise=0, illumination=0, labels=labels)
+    np.testing.assert_array_equal(pair.fixed_labels, labels)
+    assert set(np.unique(pair.moving_labels)) == {-70000, 0}
+    bright = pair.moving > 0.5
+    assert (
+        2 * (bright & (pair.moving_labels < 0)).sum() / (bright.sum() + (pair.moving_labels < 0).sum()) > 0.9
+    )
+    assert (pair.moving_labels != labels).mean() > 0.02
+    bare = make_pair(image, "a", noise=0, illumination=0)
+    assert bare.moving_labels is bare.fixed_labels is None
+    np.testing.assert_array_equal(bare.moving, pair.moving)
+
+
+def test_a_folder_of_labels_goes_with_the_images(tmp_path):
+    for name in ("a.tif", "b.png"):
+        Image.fromarray(spots((60, 70))).save(tmp_path / name)
+    (tmp_path / "seg").mkdir()
+    np.save(tmp_path / "seg" / "a.npy", np.ones((60, 70), np.int16))
+    with pytest.raises(UserError, match=r"seg: no label map named like b\.png; put one there"):
+        unpaired_tasks(request(tmp_path, labels="seg"))
+    for name in ("none", "../x", str(tmp_path / "seg")):
+        with pytest.raises(UserError, match="`--labels` must be a folder within"):
+            unpaired_tasks(request(tmp_path, labels=name))
+    Image.fromarray(np.uint8(spots((60, 71)) > 99)).save(tmp_path / "seg" / "b.png")
+    asked = request(tmp_path, labels="seg")
+    (task,) = unpaired_tasks(asked)
+    (pair,) = task.pairs
+    assert (pair.moving_labels == 1).all() and (pair.fixed_labels == 1).all()
+    (line,) = asked.problems.lines
+    assert "b.png: label map of 60 x 71 pixels for an image of 60 x 70" in line
+
+
 def test_folder_becomes_a_task(tmp_path):
     root = tmp_path / "scans"
     (root / "sub").mkdir(parents=True)
@@ -126,3 +164,22 @@ def test_large_small_and_16_bit_images():
         assert pair.moving.shape == pair.fixed.shape == image.shape
         assert pair.moving.dtype == pair.fixed.dtype == np.float32
         prepare_pair(dataclasses.replace(pair), Preprocessing((32, 32)))
+
+
+def test_pixel_sizes_and_notes_of_the_images_are_kept(tmp_path):
+    voxels = spots().T.astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([0.5, 1.25, 1, 1])), tmp_path / "a.nii.gz")
+    without_place = nibabel.Nifti1Image(voxels, None)
+    nibabel.save(without_place, tmp_path / "b.nii.gz")
+    Image.fromarray(spots()).save(tmp_path / "c.png")
+    (task,) = unpaired_tasks(request(tmp_path))
+    sizes = [(pair.moving_spacing, pair.fixed_spacing, len(pair.notes)) for pair in task.pairs]
+    assert sizes == [((1.25, 0.5), (1.25, 0.5), 0), ((1, 1), (1, 1), 1), (None, None, 0)]
+
+
+def test_dicom_files_with_and_without_an_ending(tmp_path):
+    write(tmp_path / "a.dcm", 0)
+    write(tmp_path / "IM0001", 1)
+    (tmp_path / "notes").write_text("x" * 200)
+    (task,) = unpaired_tasks(request(tmp_path))
+    assert [pair.subject for pair in task.pairs] == ["IM0001", "a"]

@@ -13,7 +13,7 @@ from tfmetareg.data.schema import decode_pair
 from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
 from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
-from tfmetareg.types import ImagePair
+from tfmetareg.types import ImagePair, Note
 from tfrecords_builder.writer import Batch, shard_files
 
 PREPROCESSING = Preprocessing((16, 16))
@@ -22,7 +22,14 @@ PREPROCESSING = Preprocessing((16, 16))
 @functools.lru_cache
 def make_pair(number):
     image = np.random.default_rng(number).random((16, 16))
-    return ImagePair(f"pair{number}", f"eye{number // 2}", image, image.T.copy(), split="train")
+    return ImagePair(
+        f"pair{number}",
+        f"eye{number // 2}",
+        image,
+        image.T.copy(),
+        split="train",
+        notes=(Note(f"{number}.nii", "is read"),),
+    )
 
 
 def batch(spool, numbers, problems=None):

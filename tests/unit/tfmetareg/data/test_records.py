@@ -61,6 +61,27 @@ def test_labels_come_back_as_they_were():
     assert decode_pair(encode_pair(bare)).fixed_labels is None
 
 
+def test_labels_beyond_8_bits_come_with_their_codes():
+    pair = dataclasses.replace(labelled_pair(), label_values=np.array([-(2**62), 300, 70000]))
+    copy = decode_pair(encode_pair(pair))
+    np.testing.assert_array_equal(copy.label_values, pair.label_values)
+    np.testing.assert_array_equal(copy.moving_labels, pair.moving_labels)
+    assert decode_pair(encode_pair(labelled_pair())).label_values is None
+    assert parse_pair(encode_pair(labelled_pair()))["label_values"].shape == (0,)
+
+
+def test_records_without_such_labels_hold_what_they_always_did():
+    names = {*tf.train.Example.FromString(encode_pair(labelled_pair())).features.feature}
+    assert names == {
+        *("key", "subject", "height", "width", "alignment"),
+        *(
+            f"{side}{what}"
+            for side in ("moving", "fixed")
+            for what in ("", "_landmarks", "_spacing", "_labels")
+        ),
+    }
+
+
 def test_records_of_before_there_were_labels_still_read():
     example = tf.train.Example.FromString(encode_pair(labelled_pair()))
     for name in ("moving_labels", "fixed_labels"):
@@ -121,6 +142,23 @@ def test_an_unknown_task_or_split_is_named_beside_those_there_are(records):
         records.shards("tusk", "train")
     with pytest.raises(UserError, match="`target` has no pairs in split `train`; it has: finetune, test"):
         records.shards("target", "train")
+
+
+@pytest.mark.parametrize(
+    "read", [examples, functools.partial(pair_stream, seed=0), Records.split, Records.shards, Records.verify]
+)
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_split_that_is_not_there_is_told_by_all_that_read(records_root, tmp_path, read, emptied):
+    """An older builder wrote splits without pairs, too."""
+    manifest = json.loads((records_root / "manifest.json").read_text())
+    if emptied:
+        manifest["tasks"][0]["splits"] = {"test": {"pairs": 0, "subjects": 0, "shards": []}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    split, known = ("test", "none") if emptied else ("finetune", "train, test")
+    with pytest.raises(
+        UserError, match=f": task `task_a` has no pairs in split `{split}`; it has: {known}.$"
+    ):
+        read(Records(tmp_path), "task_a", split)
 
 
 @pytest.mark.parametrize("damage", ["missing", "short"])
@@ -236,4 +274,4 @@ def test_records_that_hold_aligned_images_are_refused(turned_roots, tmp_path):
         Records(tmp_path)
     manifest["preprocessing"]["align"] = "none"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert Records(tmp_path).manifest.align == "none"
+    assert Records(tmp_path).manifest.align_of("turned") == "none"

@@ -21,6 +21,7 @@ from tfmetareg.evaluation.evaluator import (
     undeformed,
     with_alignment_time,
 )
+from tfmetareg.evaluation.overlap import agreement, pair_means
 from tfmetareg.geometry.affine import points_to_moving
 from tfmetareg.geometry.warp import warp
 from tfmetareg.training.losses import registration_loss
@@ -90,7 +91,7 @@ def test_summary_has_no_distance_where_no_pair_has_landmarks():
 def test_csv_has_a_line_per_pair_and_leaves_missing_distances_empty():
     text = to_csv([*THREE, result('d, "quoted"')])
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert list(rows[0]) == [field.name for field in dataclasses.fields(PairResult)]
+    assert list(rows[0]) == [field.name for field in dataclasses.fields(PairResult)][:-1]
     assert [row["key"] for row in rows] == ["a", "b", "c", 'd, "quoted"']
     assert (rows[1]["distance_px"], rows[1]["landmarks"]) == ("1.0", "5")
     assert rows[2]["distance_px"] == rows[2]["distance_before_px"] == ""
@@ -135,7 +136,8 @@ def labelled(example):
     """A label above and one below the middle; the moving image's lie where its shift puts them."""
     fixed = tf.reshape(tf.repeat(tf.constant([1, 2], tf.uint8), 16 * 32), (32, 32, 1))
     moving = tf.roll(fixed, 1, axis=0)
-    return {**example, "fixed_labels": fixed, "moving_labels": moving, "moving_spacing": [0.5, 2.0]}
+    spacing = {"moving_spacing": [0.5, 2.0], "fixed_spacing": [0.5, 2.0]}
+    return {**example, "fixed_labels": fixed, "moving_labels": moving, **spacing}
 
 
 def test_millimetres_and_dice_are_measured_where_spacing_and_labels_are_known(target):
@@ -143,16 +145,89 @@ def test_millimetres_and_dice_are_measured_where_spacing_and_labels_are_known(ta
         assert one.distance_mm == one.distance_before_mm == pytest.approx(math.hypot(0.5, 4), abs=1e-4)
         # Row 0 and row 16 have the other label: 15 and 15 of 16 rows are shared by each.
         assert one.dice == one.dice_before == pytest.approx(30 / 32)
+        assert one.hd95_mm == one.hd95_before_mm and one.labels_lost == 0
+        assert 0 < one.assd_mm < 0.5 * one.assd_px + 1e-9
     for one in Evaluator(shifted_back, target.map(labelled), registration_loss)():
         assert one.distance_mm == pytest.approx(0, abs=1e-4) and one.distance_before_mm > 4
-        # The border is continued outwards: the last row finds no label 1 to bring back.
-        assert one.dice == 1 and one.dice_before < 1
+        # The last row and the last two columns have no partner, and so no label.
+        assert one.dice == pytest.approx(np.mean([2 * n / (16 * 32 + n) for n in (16 * 30, 15 * 30)]))
+        assert {label: each.before.dice for label, each in one.labels.items()} == {1: 30 / 32, 2: 30 / 32}
+
+
+def test_labels_of_any_number_are_measured_by_their_own_names(target):
+    def renamed(example):
+        return {**labelled(example), "label_values": tf.constant([-4, 70000], tf.int64)}
+
+    for one, plain in zip(
+        *(Evaluator(undeformed, target.map(kind), registration_loss)() for kind in (renamed, labelled))
+    ):
+        assert list(one.labels) == [-4, 70000] and list(plain.labels) == [1, 2]
+        assert [*one.labels.values()] == [*plain.labels.values()]
+
+
+def test_labels_without_pixel_size_are_measured_in_pixels(target):
+    unknown = tf.constant([np.nan, np.nan])
+    bare = target.map(lambda example: {**labelled(example), "fixed_spacing": unknown})
+    for one in Evaluator(undeformed, bare, registration_loss)():
+        assert one.hd95_mm is one.assd_mm is one.hd95_before_mm is None
+        assert one.hd95_px >= one.assd_px > 0
+
+
+def test_a_label_that_the_warp_loses_is_counted_and_has_no_distance(target):
+    """One pixel of label 9 in the moving image's first row, which the displacement leaves out."""
+
+    def dotted(example):
+        pixel = tf.scatter_nd([[0, 5, 0]], tf.constant([9], tf.uint8), (32, 32, 1))
+        return {**example, "moving_labels": pixel, "fixed_labels": pixel}
+
+    for one in Evaluator(shifted_back, target.map(dotted), registration_loss)():
+        assert (one.dice, one.dice_before, one.labels_lost) == (0, 1, 1)
+        assert (one.hd95_before_px, one.hd95_px, one.assd_px) == (0, None, None)
 
 
 def test_pairs_without_spacing_or_labels_have_no_millimetres_and_no_dice(target):
     for one in Evaluator(undeformed, target, registration_loss)():
         assert (one.distance_mm, one.distance_before_mm, one.dice, one.dice_before) == (None,) * 4
+        assert (one.hd95_px, one.assd_before_mm, one.labels_lost, one.labels) == (None, None, None, {})
         assert one.distance_px is not None
+
+
+LABELLED = [
+    result(
+        key,
+        **pair_means(scores),
+        labels_lost=sum(each.is_lost for each in scores.values()),
+        labels=scores,
+    )
+    for key, moving, warped in (("a", [0, 3, 3, 0], [3, 3, 0, 0]), ("b", [0, 3, 0, 8], [0, 0, 0, 8]))
+    for scores in [agreement(*np.array([moving, [3, 3, 0, -1], moving, warped])[:, None], (1.0, 0.5))]
+]
+
+
+def test_each_label_has_columns_of_its_own():
+    rows = list(csv.DictReader(io.StringIO(to_csv([*LABELLED, result("c")]))))
+    assert (rows[0]["label_3_dice_before"], rows[0]["label_3_dice"]) == ("0.5", "1.0")
+    assert (rows[0]["label_3_hd95_before_px"], rows[0]["label_3_hd95_before_mm"]) == ("1.0", "0.5")
+    # Pair b loses label 3; label 8 is in its moving image only, -1 in both pairs' fixed ones.
+    assert (rows[1]["label_3_dice"], rows[1]["label_3_hd95_px"], rows[1]["labels_lost"]) == ("0.0", "", "1")
+    assert (rows[0]["label_8_dice"], rows[1]["label_8_dice"]) == ("", "0.0")
+    assert rows[0]["label_-1_dice"] == "0.0" and rows[0]["label_-1_assd_px"] == ""
+    assert {rows[2][name] for name in rows[2] if name.startswith("label")} == {""}
+
+
+def test_the_summary_holds_each_label():
+    found = summary([*LABELLED, result("c")])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert {name: (each["pairs"], each["lost"]) for name, each in found["labels"].items()} == {
+        "-1": (2, 0), "3": (2, 1), "8": (1, 0),
+    }  # fmt: skip
+    three = found["labels"]["3"]
+    assert three["dice"] == {"mean": 0.5, "std": 0.5, "before_mean": pytest.approx((0.5 + 2 / 3) / 2)}
+    # Of pair a alone: b has lost the label.
+    assert three["hd95_mm"] == {"mean": 0.0, "std": 0.0, "before_mean": 0.5}
+    assert found["labels"]["8"]["hd95_px"] is None
+    assert found["hd95_px"]["before_mean"] == 1.0
+    assert summary(THREE)["labels"] is summary(THREE)["hd95_px"] is None
 
 
 def test_pairs_with_and_without_labels_and_all_methods_share_one_trace(target):
@@ -169,17 +244,28 @@ def test_pairs_with_and_without_labels_and_all_methods_share_one_trace(target):
     assert len(traces) == 1
 
 
-def test_examples_hold_the_first_pairs_as_they_were_registered(target):
+def test_examples_hold_the_wanted_pairs_as_they_were_registered(target):
     evaluator = Evaluator(shifted_back, target, registration_loss)
-    kept = evaluator.examples(2)
-    first = next(iter(target))
-    assert list(kept["key"]) == [one.key for one in evaluator()[:2]]
+    kept = evaluator.examples([2, 0])
+    last = [*target][2]
+    assert list(kept["key"]) == [evaluator()[place].key for place in (2, 0)]
     assert kept["warped"].shape == kept["moving"].shape == kept["fixed"].shape == (2, 32, 32)
     np.testing.assert_array_equal(kept["displacement"], np.broadcast_to([1, 2], (2, 32, 32, 2)))
-    np.testing.assert_array_equal(kept["moving"][0], first["moving"][..., 0])
+    np.testing.assert_array_equal(kept["moving"][0], last["moving"][..., 0])
     np.testing.assert_allclose(kept["warped"][0, :-1, :-2], kept["moving"][0, 1:, 2:], atol=1e-6)
-    np.testing.assert_array_equal(kept["fixed_landmarks_0"], first["fixed_landmarks"])
+    np.testing.assert_array_equal(kept["fixed_landmarks_0"], last["fixed_landmarks"])
     np.testing.assert_array_equal(kept["moving_landmarks_1"] - kept["fixed_landmarks_1"], [[1, 2]] * 3)
+    assert not any("labels" in name for name in kept)
+
+
+def test_examples_hold_the_labels_of_pairs_that_have_some(target):
+    mixed = target.take(1).concatenate(target.skip(1).map(labelled))
+    kept = Evaluator(shifted_back, mixed, registration_loss).examples([0, 1])
+    assert {name for name in kept if "labels" in name} == {
+        f"{name}_labels_1" for name in ("moving", "fixed", "warped")
+    }
+    np.testing.assert_array_equal(kept["warped_labels_1"][:31, :30], kept["fixed_labels_1"][:31, :30])
+    assert not kept["warped_labels_1"][31:].any() and not kept["warped_labels_1"][:, 30:].any()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfmetareg.evaluation.metrics import dice, folding_percent, landmark_distance, ncc
+from tfmetareg.evaluation.metrics import folding_percent, landmark_distance, ncc
 
 
 def test_ncc_is_the_correlation_coefficient_of_each_pair():
@@ -49,51 +49,6 @@ def test_landmark_distance_in_mm_honours_anisotropic_spacing():
     )
     assert float(landmark_distance(still, fixed, moving)) == pytest.approx((3 + 4) / 2)
     assert np.isnan(landmark_distance(still, fixed, moving, np.float32([np.nan, np.nan])))
-
-
-def label_map(**rectangles: tuple) -> np.ndarray:
-    """(8, 9, 1) uint8: `_3=(rows, columns)` fills a rectangle with label 3."""
-    labels = np.zeros((8, 9, 1), np.uint8)
-    for name, (rows, columns) in rectangles.items():
-        labels[rows, columns] = int(name[1:])
-    return labels
-
-
-STILL = np.zeros((8, 9, 2), np.float32)
-
-
-def test_dice_is_the_mean_over_the_labels_of_either_image():
-    fixed = label_map(_1=(slice(0, 2), slice(0, 4)), _200=(slice(4, 6), slice(0, 2)))
-    moving = label_map(_1=(slice(1, 3), slice(0, 4)), _7=(slice(6, 8), slice(6, 8)))
-    # Label 1: 8 and 8 pixels, 4 of them shared. Labels 200 and 7 are in one image only.
-    assert float(dice(STILL, fixed, moving)) == pytest.approx((2 * 4 / 16 + 0 + 0) / 3)
-    assert float(dice(STILL, fixed, fixed)) == 1
-
-
-def test_dice_warps_the_moving_labels_to_their_nearest_neighbour():
-    fixed, moving = (label_map(_3=(slice(row, row + 2), slice(2, 5))) for row in (2, 4))
-    assert float(dice(STILL, fixed, moving)) == 0
-    assert float(dice(STILL + np.float32([2.4, 0.4]), fixed, moving)) == 1
-    assert float(dice(STILL + np.float32([1.6, -0.4]), fixed, moving)) == 1
-    assert float(dice(STILL + np.float32([1.4, 0]), fixed, moving)) == pytest.approx(0.5)
-    assert float(dice(STILL - np.float32([2, 0]), fixed, moving)) == 0
-
-
-def test_labels_at_the_border_continue_outwards():
-    fixed, moving = label_map(_3=(slice(4, 8), slice(0, 9))), label_map(_3=(slice(6, 8), slice(0, 9)))
-    assert float(dice(STILL + np.float32([2, 0]), fixed, moving)) == 1
-
-
-def test_a_label_of_the_moving_image_alone_that_the_warp_removes_counts_as_agreement():
-    none, moving = label_map(), label_map(_3=(slice(0, 1), slice(0, 9)))
-    assert float(dice(STILL, none, moving)) == 0
-    assert float(dice(STILL + np.float32([3, 0]), none, moving)) == 1
-
-
-def test_dice_of_background_or_of_no_labels_is_nan():
-    assert np.isnan(dice(STILL, label_map(), label_map()))
-    empty = np.zeros((8, 9, 0), np.uint8)
-    assert np.isnan(dice(STILL, empty, empty))
 
 
 def along(axis: int, factor: float) -> np.ndarray:

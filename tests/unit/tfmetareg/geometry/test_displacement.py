@@ -12,7 +12,7 @@ from tfmetareg.evaluation.metrics import folding_percent
 from tfmetareg.geometry.affine import compose_displacement, resample
 from tfmetareg.geometry.displacement import carry_to_fixed, carry_to_moving, invert_displacement
 from tfmetareg.geometry.warp import displace_points
-from tfmetareg.imaging.tables import read_landmarks
+from tfmetareg.imaging.landmarks import read_landmarks
 
 SHAPE = (72, 60)
 

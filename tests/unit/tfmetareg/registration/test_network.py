@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,3 +186,14 @@ def test_what_lies_outside_the_moving_image_is_known_and_can_be_filled():
     assert covered_pixels(shift, (10, 10)).sum() == 60
     filled = warp_image(np.ones((10, 10), np.float32), shift, fill=0)
     assert filled[:, :6].all() and not filled[:, 6:].any()
+
+
+def test_the_documented_way_to_register_many_pairs_works():
+    page = (Path(__file__).resolve().parents[4] / "docs" / "registering.md").read_text(encoding="utf-8")
+    code = page.partition("## Many pairs in one process")[2].split("```")[1].removeprefix("python\n")
+    raw = shifted_pair(0, "test", 2.0)
+    names = {"moving": raw.moving, "fixed": raw.fixed}
+    exec(code, names)
+    assert names["warped"].shape == (128, 128) and names["displacement"].shape == (128, 128, 2)
+    moving, warped, fixed = (names[name].ravel() for name in ("moving", "warped", "fixed"))
+    assert np.corrcoef(warped, fixed)[0, 1] > np.corrcoef(moving, fixed)[0, 1]
