@@ -1,4 +1,4 @@
-"""Entry: `python train.py --mode MODE ...`; `--help` lists the modes and every option."""
+"""Entry: `python train.py --mode MODE ...`; `--help` lists the modes and the most used options."""
 
 import sys
 
