@@ -43,7 +43,7 @@ test: setup
 test-long: setup
 	$(PY) -m pytest $(WORKERS) -m long
 
-# The tests that take no training, no large graphs and no other process: under two minutes on two cores.
+# The tests that take no training, no large graphs and no other process: a few minutes on two cores.
 test-fast: setup
 	$(PY) -m pytest $(WORKERS) -q -m "not slow"
 
