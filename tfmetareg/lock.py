@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -33,6 +34,8 @@ _BEAT_SECONDS, _SILENT_SECONDS = 10.0, 60.0
 _LOOK_SECONDS, _PATIENT_SECONDS = 0.1, 2.0
 # Seconds within which the holder of an empty lock file writes its name into it.
 _WRITING_SECONDS = 1.0
+# How often a folder may be gone just after it was made; in some places none can be made.
+_MOST_MISSING = 100
 # Tokens of the locks that this process holds: one that it failed to remove, it does not hold.
 _held: set[str] = set()
 
@@ -112,7 +115,6 @@ class Lock:
         self._own, self._token = json.dumps(dataclasses.asdict(holder)), holder.token
         _held.add(self._token)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._take(wait)
         except BaseException:
             _held.discard(self._token)
@@ -126,11 +128,11 @@ class Lock:
         """Gives the lock back, and removes the folders that were made for it if they are empty."""
         self._released.set()
         self._keeper.join()
-        _held.discard(self._token)
         with contextlib.suppress(OSError):  # The next process finds that this one has gone.
             kept = _read(self._path)
             if kept and kept.text == self._own:
                 self._path.unlink()
+        _held.discard(self._token)  # Not before: another thread would take the lock for left behind.
         self._remove_made_folders()
 
     @contextlib.contextmanager
@@ -154,13 +156,21 @@ class Lock:
 
     def _other_holder(self) -> Optional[_LockFile]:
         """The lock of a process that is alive; None once this process has taken the lock."""
-        while not _create(self._path, self._own):
-            found = _read(self._path)
-            if found and _is_alive(found, self._path.parent):
-                return found
-            if found:
-                _remove(self._path, found)
-        return None
+        missing = 0
+        while True:
+            try:
+                _make_folder(self._path.parent)
+                if _create(self._path, self._own):
+                    return None
+                found = _read(self._path)
+                if found and _is_alive(found, self._path.parent):
+                    return found
+                if found:
+                    _remove(self._path, found)
+            except FileNotFoundError:  # A holder that wrote nothing has removed the folder.
+                missing += 1
+                if missing == _MOST_MISSING:
+                    raise
 
     def _keep(self) -> None:
         """Gives signs of life; stops the program where another process has taken the lock over."""
@@ -240,6 +250,19 @@ def _namespace() -> str:
     return ""
 
 
+def _make_folder(folder: Path) -> None:
+    """Makes the folder where it is missing; it may be gone again at the end.
+
+    Raises:
+        FileExistsError: something else has its name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise
+
+
 def _create(path: Path, text: str) -> bool:
     """Makes the lock's file; False where it is there already."""
     try:
@@ -280,9 +303,7 @@ def _is_alive(lock: _LockFile, folder: Path) -> bool:
         return alive and (holder.pid != os.getpid() or holder.token in _held)
     if holder and holder.host == socket.gethostname() and holder.boot != _boot():
         return False  # This machine was started anew.
-    # The disk's clock on both sides: that of another machine may be wrong.
-    with tempfile.TemporaryFile(dir=folder) as stream:
-        return os.fstat(stream.fileno()).st_mtime - lock.touched < _SILENT_SECONDS
+    return _age(lock.touched, folder) < _SILENT_SECONDS
 
 
 def _can_be_asked(holder: Holder) -> bool:
@@ -306,14 +327,27 @@ def _outlook(lock: _LockFile) -> str:
 
 
 def _remove(path: Path, found: _LockFile) -> None:
-    """Removes the file of a holder that is gone, unless another process was quicker and has the lock now."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
+    """Removes the file of a holder that is gone, unless another process was quicker and has the lock now.
+
+    Only the process that has made a second file, the remover's, looks again and removes: else the lock that
+    another process has just taken could be removed in place of the one that was left behind.
+    """
+    remover = path.with_name(f"{path.name}.remover")
+    if _create(remover, ""):
+        try:
+            again = _read(path)
+            if again and again.text == found.text and again.touched == found.touched:
+                path.unlink()
+        finally:
+            remover.unlink(missing_ok=True)
         return
-    removed = _read(aside)
-    if removed and removed.text != found.text:
-        os.rename(aside, path)
-    else:
-        aside.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if _age(remover.stat().st_mtime, path.parent) > _SILENT_SECONDS:  # It crashed in between.
+            remover.unlink()
+    time.sleep(_LOOK_SECONDS / 10)
+
+
+def _age(touched: float, folder: Path) -> float:
+    """Seconds since a file was touched, by the disk's clock: that of another machine may be wrong."""
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        return os.fstat(stream.fileno()).st_mtime - touched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import re
@@ -69,9 +70,10 @@ def is_free(workdir: Path) -> bool:
 
 def rewrite(workdir: Path, *, age: float = 0.0, **changes: str) -> None:
     """Changes what the lock tells, and when its holder gave its last sign of life."""
-    path = workdir / RUN_LOCK
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    os.utime(path, (time.time() - age,) * 2)
+    path, new = workdir / RUN_LOCK, workdir / "new"
+    new.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    os.utime(new, (time.time() - age,) * 2)
+    os.replace(new, path)
 
 
 def leave_a_lock(workdir: Path) -> None:
@@ -156,11 +158,17 @@ def test_of_several_that_start_at_once_exactly_one_goes_on(tmp_path, left):
         workdir = tmp_path / str(round_)
         if left:
             leave_a_lock(workdir)
-        started = [start(workdir, 1) for _ in range(3)]
-        outputs = [process.communicate()[0] for process in started]
-        assert sorted(process.returncode for process in started) == [0, 2, 2], outputs
-        winner = next(process.pid for process in started if not process.returncode)
-        assert all(f"process {winner} on" in text for text in outputs if "holds" not in text), outputs
+        started = [start(workdir, 600) for _ in range(3)]
+        try:
+            wait_until(lambda: sum(process.poll() == 2 for process in started) == 2, 60)
+            (winner,) = (process for process in started if process.poll() is None)
+            assert winner.stdout.readline() == "holds\n"
+            lines = [process.communicate()[0] for process in started if process is not winner]
+            assert all(f"process {winner.pid} on" in line for line in lines), lines
+        finally:
+            for process in started:
+                process.kill()
+                process.communicate()
 
 
 def test_no_two_are_inside_at_a_time(tmp_path):
@@ -173,6 +181,36 @@ def test_no_two_are_inside_at_a_time(tmp_path):
     spans = sorted(tuple(map(float, process.communicate()[0].split())) for process in started)
     assert len(spans) == 6
     assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:]))
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_no_two_threads_are_inside_at_a_time(tmp_path, monkeypatch, crash):
+    """Also where the folder goes with each holder, and where each leaves its lock as a crash does."""
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.001)
+    inside, most = [], []
+
+    def work(number: int) -> None:
+        with run_in(tmp_path / "work", wait=True):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.002)
+            inside.remove(number)
+            if crash:
+                rewrite(tmp_path / "work", began="1")
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert most == [1] * 40
+    assert os.listdir(tmp_path / "work") == ([RUN_LOCK] if crash else [])
+
+
+def test_a_remover_that_crashed_is_out_of_the_way_after_a_while(tmp_path):
+    leave_a_lock(tmp_path)
+    remover = tmp_path / f"{RUN_LOCK}.remover"
+    remover.touch()
+    os.utime(remover, (time.time() - 100,) * 2)
+    with run_in(tmp_path):
+        assert os.listdir(tmp_path) == [RUN_LOCK]
 
 
 def test_one_that_waits_says_so_and_goes_on_when_the_first_ends(tmp_path, monkeypatch, capsys):
@@ -233,6 +271,13 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
     assert refusal(tmp_path / "file" / "run") == (
         f"{tmp_path / 'file' / 'run'}: cannot be written (Not a directory); name another --workdir."
     )
+
+
+def test_a_place_without_folders_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert "cannot be written (File exists)" in refusal(tmp_path / "link")
+    if os.path.isdir("/proc"):
+        assert "cannot be written (No such file or directory)" in refusal(Path("/proc/run"))
 
 
 def test_sigterm_leaves_the_work_directory_free(tmp_path):
