@@ -128,11 +128,13 @@ class Lock:
         """Gives the lock back, and removes the folders that were made for it if they are empty."""
         self._released.set()
         self._keeper.join()
-        with contextlib.suppress(OSError):  # The next process finds that this one has gone.
-            kept = _read(self._path)
-            if kept and kept.text == self._own:
-                self._path.unlink()
-        _held.discard(self._token)  # Not before: another thread would take the lock for left behind.
+        try:
+            with contextlib.suppress(OSError):  # The next process finds that this one has gone.
+                kept = _read(self._path)
+                if kept and kept.text == self._own:
+                    self._path.unlink()
+        finally:
+            _held.discard(self._token)  # Not before: another thread would take the lock for left behind.
         self._remove_made_folders()
 
     @contextlib.contextmanager

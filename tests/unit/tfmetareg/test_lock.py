@@ -160,7 +160,7 @@ def test_of_several_that_start_at_once_exactly_one_goes_on(tmp_path, left):
             leave_a_lock(workdir)
         started = [start(workdir, 600) for _ in range(3)]
         try:
-            wait_until(lambda: sum(process.poll() == 2 for process in started) == 2, 60)
+            wait_until(lambda: [process.poll() for process in started].count(2) == 2, 60)  # noqa: B023
             (winner,) = (process for process in started if process.poll() is None)
             assert winner.stdout.readline() == "holds\n"
             lines = [process.communicate()[0] for process in started if process is not winner]
