@@ -28,7 +28,6 @@ from tfmetareg.registration.output import panels, save_registration
 from tfmetareg.registration.pair import InputPair, PairRegistrar
 from tfmetareg.registration.result import RegisteredPair, as_points
 from tfmetareg.registration.weights import TrainedNetwork, load_network, weights_file
-from tfmetareg.report.registration import figure_compared
 from tfmetareg.types import ImagePair
 
 Array = npt.NDArray[Any]
@@ -109,7 +108,9 @@ class Registration(RegisteredPair):
 
     def _repr_html_(self) -> str:
         content = io.BytesIO()
-        figure_compared(panels(self)).savefig(content, format="png", dpi=_DOTS_PER_INCH)
+        from tfmetareg.report.registration import figure_compared  # Slow to import.
+
+        figure_compared(panels(self).decided()).savefig(content, format="png", dpi=_DOTS_PER_INCH)
         picture = base64.b64encode(content.getvalue()).decode()
         notes = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
         return f'<img alt="before and after" src="data:image/png;base64,{picture}"/><ul>{notes}</ul>'

@@ -19,6 +19,7 @@ from tfmetareg.environment import check_numpy
 from tfmetareg.errors import UserError
 from tfmetareg.loading import uncollected
 from tfmetareg.lock import run_in
+from tfmetareg.report.drawing import second_process
 
 # The function behind each mode; it takes the configuration and the work directory.
 MODE_FUNCTIONS = {
@@ -89,7 +90,11 @@ def _show_warning(message: Union[Warning, str], category: type[Warning], *where:
 
 def _run(command: Command) -> None:
     check_numpy()
-    with contextlib.nullcontext() if command.mode in _SHARING else run_in(command.workdir):
+    with contextlib.ExitStack() as stack:
+        if command.mode not in _SHARING:
+            stack.enter_context(run_in(command.workdir))
+        if command.mode == "register" and command.config.register.figures and "tensorflow" not in sys.modules:
+            stack.enter_context(second_process())
         module, _, function = MODE_FUNCTIONS[command.mode].partition(":")
         with uncollected():
             run = getattr(importlib.import_module(module), function)

@@ -15,11 +15,12 @@ import tfmetareg
 from tfmetareg.environment import check_numpy
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.names import name_on_disk
+from tfmetareg.processes import available_cpus
 from tfrecords_builder.options import add_preprocessing_options, requested_preprocessing
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.base import Request, number
 from tfrecords_builder.splits import LEARNING_SPLIT, SplitFile, read_splits
-from tfrecords_builder.workers import Engine, available_cpus
+from tfrecords_builder.workers import Engine
 
 _COMMANDS = {
     "build": "read a source and add its tasks to the records in --output",

@@ -7,8 +7,6 @@ import contextlib
 import functools
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Protocol
 
 from tfmetareg.errors import UserError
+from tfmetareg.processes import start_worker
 
 # Jobs in the queue per worker: enough that no worker idles while the oldest job is still running.
 _JOBS_PER_WORKER = 4
@@ -35,11 +34,6 @@ Engine = Callable[[Path], "contextlib.AbstractContextManager[RunJobs]"]
 
 class WorkerKilledError(UserError):
     """A worker process was killed; the next run of the same build goes on from what is done."""
-
-
-def available_cpus() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextlib.contextmanager
@@ -90,19 +84,10 @@ def _call(job: Job) -> Any:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
 
     # Parallelism comes from the processes.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker with the builder, which cannot stop its workers when it is killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any, Literal, Optional, Union
 import numpy as np
 
 from tfmetareg.errors import UserError
-from tfmetareg.files import published, write_json, write_text
+from tfmetareg.files import published, write_json
 from tfmetareg.geometry.affine import compose, compose_displacement, invert
 from tfmetareg.geometry.displacement import covered_pixels, warp_image
 from tfmetareg.imaging.display import displayed
@@ -23,10 +24,9 @@ from tfmetareg.imaging.landmarks import in_mm
 from tfmetareg.imaging.write import WRITTEN, holds_grid, write_image, write_labels
 from tfmetareg.registration.measures import measure
 from tfmetareg.registration.result import RegisteredPair, timed
-from tfmetareg.report.contrast import Comparison, fitting_comparison
-from tfmetareg.report.figures import save_figure
-from tfmetareg.report.registration import RegistrationPanels, draw_registered, shrink_factors, shrunk
-from tfmetareg.report.registration_page import PAGE, render_registration
+from tfmetareg.report.contrast import Comparison
+from tfmetareg.report.drawing import drawn_beside
+from tfmetareg.report.registration_panels import RegistrationPanels, shrink_factors, shrunk
 
 SUMMARY = "summary.json"
 
@@ -69,16 +69,18 @@ def save_registration(
         measures = measures or measure(registration)
     summary = {"schema": 1, "pair": folder.name, **(description or {}), **measures}
     with timed(seconds, "figures"):
-        drawn = panels(registration, comparison) if figures else None
+        shown = panels(registration, comparison) if figures else None
         names = registration.moving.name, registration.fixed.name
     try:
         with published(folder) as temporary:
             temporary.mkdir()
-            with timed(seconds, "write"):
-                _write_data(registration, temporary, formats)
-            if drawn:
+            with contextlib.ExitStack() as drawing:
+                if shown:
+                    drawing.enter_context(drawn_beside(shown, names, summary, temporary))
+                with timed(seconds, "write"):
+                    _write_data(registration, temporary, formats)
                 with timed(seconds, "figures"):
-                    _write_figures(drawn, names, summary, temporary)
+                    drawing.close()
             summary["seconds"] = seconds
             write_json(temporary / SUMMARY, summary)
     except OSError as error:
@@ -127,16 +129,6 @@ def _write_warped_labels(registration: RegisteredPair, folder: Path) -> None:
         write_labels(path.with_name("labels_warped.nii.gz"), warped, grid)
 
 
-def _write_figures(
-    drawn: RegistrationPanels, names: tuple[str, str], summary: dict[str, Any], folder: Path
-) -> None:
-    """The figures, and the page that holds them all."""
-    files = {}
-    for name, figure in draw_registered(drawn).items():
-        files[name] = save_figure(figure, folder / f"{name}.png").read_bytes()
-    write_text(folder / PAGE, render_registration(drawn, names, summary, files))
-
-
 def _ending(name: str) -> str:
     """The ending of the moving file, or of the file that a slice or a page is in, if it can be written.
 
@@ -154,7 +146,7 @@ def panels(
 
     Args:
         registration: the pair.
-        comparison: "overlay" or "checkerboard" compares the images; "auto" takes what suits them.
+        comparison: "overlay" or "checkerboard" compares the images; "auto" for what suits them.
     """
     displacement, prepared = registration.displacement, registration.prepared
     pixels, fixed_shape = registration.moving.pixels, registration.fixed.shape
@@ -177,7 +169,7 @@ def panels(
         fixed_shape=fixed_shape,
         displacement=registration.turned_displacement,
         determinant=registration.jacobian_determinant() / area,
-        comparison=fitting_comparison([(fixed, warped)]) if comparison == "auto" else comparison,
+        comparison=comparison,
         fixed_points=points and points.fixed,
         moving_points=points and turn.points(points.moving, registration.moving.shape),
         points_in=registration.points_in,

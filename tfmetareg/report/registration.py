@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,55 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from tfmetareg.report.contrast import Comparison, checkerboard, overlay
+from tfmetareg.report.contrast import checkerboard, overlay
 from tfmetareg.report.figures import LANDMARK, bare, grid_lines, styled
 from tfmetareg.report.labels import draw_outlines, outline_legend
+from tfmetareg.report.registration_panels import RegistrationPanels, shrunk, shrunk_to_maxima
 
 # Inches: side of a panel, least room for its title, between panels, below and above them.
 _PANEL, _TITLE, _BETWEEN, _BELOW = 4.2, 2.2, 0.12, 0.35
-# Images are reduced to this many rows and columns at most: a figure shows no more.
-_MOST_PIXELS = 900
 _GRID = "#ffb000"
 _FOLDING = "#ff00c8"
 _MOST_NUMBERS = 30
 # Determinants are clipped to this range.
 _SHRUNK, _GROWN = 0.0, 2.0
-
-
-class RegistrationPanels(NamedTuple):
-    """A registered pair to draw; images are (rows, columns) or (rows, columns, 3) float32 in [0, 1].
-
-    Attributes:
-        moving, fixed: `shrunk`.
-        before, warped: the moving image on the grid of `fixed`, before and after registration; 0 outside the
-            moving image.
-        moving_shape, fixed_shape: (height, width) of the images before they were shrunk, whose pixels are the
-            unit of all that follows.
-        displacement: (height, width, 2) pixels, (row, column): fixed point p is at p + u(p) in moving.
-        determinant: (height - 1, width - 1) Jacobian determinant of p + u(p); 1 where areas are preserved.
-        comparison: picture that compares two images.
-        fixed_points, moving_points: (n, 2), (row, column), matched row by row; None without points.
-        points_in: image in which the points were given, "fixed" or "moving".
-        before_labels, warped_labels: (height, width) integers, labels of the moving image like `before` and
-            `warped`; None without labels.
-        fixed_labels: (height, width) integers, None without labels.
-    """
-
-    moving: np.ndarray
-    fixed: np.ndarray
-    before: np.ndarray
-    warped: np.ndarray
-    moving_shape: tuple[int, int]
-    fixed_shape: tuple[int, int]
-    displacement: np.ndarray
-    determinant: np.ndarray
-    comparison: Comparison = "overlay"
-    fixed_points: Optional[np.ndarray] = None
-    moving_points: Optional[np.ndarray] = None
-    points_in: str = "fixed"
-    before_labels: Optional[np.ndarray] = None
-    warped_labels: Optional[np.ndarray] = None
-    fixed_labels: Optional[np.ndarray] = None
 
 
 def draw_registered(pair: RegistrationPanels) -> Mapping[str, Figure]:
@@ -149,7 +112,7 @@ def figure_jacobian(pair: RegistrationPanels) -> Figure:
     marked = np.zeros((*folded.shape, 4), np.float32)
     marked[folded] = [1.0, 0.0, 0.78, 1.0]
     if folded.any():
-        axis.imshow(_any(marked), extent=_extent(determinant.shape), interpolation="nearest")
+        axis.imshow(shrunk_to_maxima(marked), extent=_extent(determinant.shape), interpolation="nearest")
         axis.legend(
             handles=[Patch(color=_FOLDING, label="folded")], loc="upper center", bbox_to_anchor=(0.5, 0.0)
         )
@@ -247,34 +210,3 @@ def _extent(shape: tuple[int, ...]) -> tuple[float, float, float, float]:
     """Extent that keeps the unit of the axes one pixel of an image of this shape, at any reduction."""
     height, width = shape
     return -0.5, width - 0.5, height - 0.5, -0.5
-
-
-def shrink_factors(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(rows, columns) of the blocks that `shrunk` takes the mean of."""
-    factor = -(-max(shape[:2]) // _MOST_PIXELS)
-    return min(factor, shape[0]), min(factor, shape[1])
-
-
-def shrunk(image: np.ndarray) -> np.ndarray:
-    """The image reduced by block means to at most 900 rows and columns: figures show no more.
-
-    >>> shrunk(np.ones((1000, 1900, 3))).shape
-    (333, 633, 3)
-
-    Args:
-        image: (height, width, ...).
-    """
-    return _blocks(image).mean(axis=(1, 3)) if max(shrink_factors(image.shape)) > 1 else image
-
-
-def _any(image: np.ndarray) -> np.ndarray:
-    """The image reduced by block maxima, so that rare values stay visible."""
-    return _blocks(image).max(axis=(1, 3))
-
-
-def _blocks(image: np.ndarray) -> np.ndarray:
-    """The image as blocks, (rows, factor, columns, factor, ...); incomplete blocks at the end are dropped."""
-    factors = shrink_factors(image.shape)
-    rows, columns = (side // factor for side, factor in zip(image.shape, factors))
-    cut = image[: rows * factors[0], : columns * factors[1]]
-    return cut.reshape(rows, factors[0], columns, factors[1], *image.shape[2:])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tfmetareg.report.contrast import checkerboard, overlay
 from tfmetareg.report.markup import data_uri, image_uri, render
-from tfmetareg.report.registration import RegistrationPanels
+from tfmetareg.report.registration_panels import RegistrationPanels
 
 PAGE = "registration.html"
 # Smaller images are enlarged with their pixels visible.

@@ -15,6 +15,7 @@ import pytest
 
 from tfmetareg import _compat
 from tfmetareg.loading import uncollected
+from tfmetareg.processes import available_cpus
 
 # Each takes a noticeable part of the time to start, and none is needed to register two PNG files.
 UNUSED = (
@@ -49,7 +50,9 @@ def registered(tmp_path_factory) -> dict:
 
 def test_registering_imports_nothing_that_it_does_not_use(registered):
     assert registered["status"] == 0
-    assert "tensorflow" in registered["modules"] and "matplotlib.figure" in registered["modules"]
+    assert "tensorflow" in registered["modules"]
+    if available_cpus() > 1:  # A second process draws.
+        assert "matplotlib" not in registered["modules"]
     assert {*UNUSED} & {*registered["modules"]} == set()
 
 

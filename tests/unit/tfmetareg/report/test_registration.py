@@ -7,15 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from tfmetareg.report.figures import save_figure
-from tfmetareg.report.registration import (
-    RegistrationPanels,
-    draw_registered,
-    figure_grid,
-    figure_jacobian,
-    figure_points,
-    shrink_factors,
-    shrunk,
-)
+from tfmetareg.report.registration import draw_registered, figure_grid, figure_jacobian, figure_points
+from tfmetareg.report.registration_panels import RegistrationPanels, shrink_factors, shrunk
 
 
 def pair(shape=(60, 80), moving=(50, 40), **changes) -> RegistrationPanels:
