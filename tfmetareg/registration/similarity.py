@@ -14,9 +14,9 @@ from tfmetareg.training.mind import mind_similarity
 
 Similarity = Literal["auto", "ncc", "voxelmorph", "mind"]
 
-# How many times more the descriptors must differ at a shift than in place. Seen, where brightness disagrees:
-# 1.6 to 3.1 for FLAIR and T2 against T1 within two pixels; 1.4 and less in stained sections, retinas and
-# imaginal discs; below 1 in images of one contrast that lie far apart.
+# How many times more the descriptors must differ at a further shift than where they fit best. Seen, where
+# brightness disagrees: 1.6 to 3.1 for FLAIR and T2 against T1; 1.4 and less in stained sections, retinas and
+# imaginal discs.
 _LEAST_PEAK = 1.5
 # Images are compared at this many pixels a side at most.
 _SIDE = 128
@@ -59,10 +59,10 @@ def differ_in_contrast(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> bool:
 def differs_in_contrast(moving: np.ndarray, fixed: np.ndarray) -> bool:
     """Whether two images show the same structure, nearly in place, in different contrast.
 
-    Brightness must disagree (`agreement` below `LEAST_AGREEMENT`), and structure must agree: by their
-    MIND-SSC descriptors, the images must fit clearly better as they lie than shifted to any side by as
-    much as a network finds. Brightness alone would not do: it disagrees as well where images of one
-    contrast lie far apart, and a similarity for different contrast would not help there.
+    The moving image is first shifted, by as much as a network finds, to where the MIND-SSC descriptors fit
+    best. There, brightness must disagree (`agreement` below `LEAST_AGREEMENT`), and structure must agree: the
+    descriptors must fit clearly better than at further shifts. Brightness alone would not do: it disagrees as
+    well where images of one contrast lie far apart, and there MIND would not help.
 
     >>> rows, columns = np.mgrid[:64, :64]
     >>> image = np.exp(-((rows - 30) ** 2 + (columns - 34) ** 2) / 90.0)
@@ -78,16 +78,31 @@ def differs_in_contrast(moving: np.ndarray, fixed: np.ndarray) -> bool:
     if agreement(moving, fixed) >= LEAST_AGREEMENT:
         return False
     moving, fixed = (_reduced(image) for image in (moving, fixed))
-    shift = round(NETWORK_REACH * fixed.shape[1])
-    if min(fixed.shape) < 4 * max(shift, 1):
+    far = round(NETWORK_REACH * fixed.shape[1])
+    if far < 2 or min(fixed.shape) < 8 * far:
         return False
-    offsets = [(down * shift, right * shift) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-    inner = (slice(shift, -shift or None),) * 2  # Beyond, a shift brings in the other side.
+    near = _offsets(-far, -(far // 2), 0, far // 2, far)
+    distances = _mind_distances(moving, fixed, near, 2 * far)
+    place = near[int(np.argmin(distances))]
+    around = [(place[0] + down, place[1] + right) for down, right in _offsets(-far, 0, far) if down or right]
+    if _mind_distances(moving, fixed, around, 2 * far).min() <= _LEAST_PEAK * distances.min():
+        return False
+    return agreement(np.roll(moving, place, axis=(0, 1)), fixed) < LEAST_AGREEMENT
+
+
+def _offsets(*sides: int) -> list[tuple[int, int]]:
+    """Shifts by each of these, down and right."""
+    return [(down, right) for down in sides for right in sides]
+
+
+def _mind_distances(
+    moving: np.ndarray, fixed: np.ndarray, offsets: list[tuple[int, int]], border: int
+) -> np.ndarray:
+    """How much the descriptors differ at each shift; not at the border, where the other side comes in."""
+    inner = (slice(border, -border),) * 2
     shifted = np.stack([np.roll(moving, offset, axis=(0, 1))[inner] for offset in offsets])[..., None]
     same = np.broadcast_to(fixed[inner][None, ..., None], shifted.shape)
-    distances = list(1.0 - mind_similarity(same, shifted).numpy())
-    in_place = distances.pop(len(distances) // 2)
-    return bool(min(distances) > _LEAST_PEAK * in_place)
+    return 1.0 - mind_similarity(same, shifted).numpy()
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:

@@ -41,7 +41,9 @@ def test_two_sequences_of_one_slice_differ_and_two_scans_of_one_sequence_do_not(
         shown(slice_, *each) for each in ((FIRST, 1), ([50, 120, 160, 240], 2), (SECOND, 3))
     )
     assert differs_in_contrast(second, first) and differs_in_contrast(first, second)
-    assert differs_in_contrast(np.roll(second, scale, axis=0), first)
+    for shift in (1, 3):
+        assert differs_in_contrast(np.roll(second, shift * scale, axis=0), first)
+        assert not differs_in_contrast(np.roll(again, shift * scale, axis=0), first)
     assert not differs_in_contrast(again, first)
     assert differs_in_contrast(np.float32(second / 255), np.float32(first / 255))
 
