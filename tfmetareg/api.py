@@ -27,6 +27,7 @@ from tfmetareg.registration.measures import measure
 from tfmetareg.registration.output import panels, save_registration
 from tfmetareg.registration.pair import InputPair, PairRegistrar
 from tfmetareg.registration.result import RegisteredPair, as_points
+from tfmetareg.registration.similarity import Similarity, similarities
 from tfmetareg.registration.weights import TrainedNetwork, load_network, weights_file
 from tfmetareg.types import ImagePair
 
@@ -125,6 +126,7 @@ def register(
     fit: Fit = "records",
     adapt_steps: int = 0,
     learning_rate: float = 5e-4,
+    similarity: Similarity = "auto",
     points: Union[Array, StrPath, None] = None,
     points_in: Literal["fixed", "moving"] = "fixed",
     moving_labels: Optional[ImageLike] = None,
@@ -151,6 +153,8 @@ def register(
             pixels.
         adapt_steps: gradient steps on this pair alone before it is registered.
         learning_rate: Adam's, for those.
+        similarity: what those raise: "auto" takes "mind" where the images differ in contrast, else "ncc";
+            any of "ncc", "voxelmorph" and "mind" is taken as it is, see `registration_loss`.
         points: points to carry over and to save with the result: (n, 2) float, (row, column), pixels, or a
             file of landmarks, see `read_landmarks`.
         points_in: image that they are given in.
@@ -168,6 +172,7 @@ def register(
     _check_choice("align", align, get_args(Align))
     _check_choice("fit", fit, get_args(Fit))
     _check_choice("points_in", points_in, ("fixed", "moving"))
+    _check_choice("similarity", similarity, get_args(Similarity))
     _check_count("adapt_steps", adapt_steps)
     network = _network(weights)
     pair = _input_pair(moving, fixed, network.preprocessing.colour, points, points_in)
@@ -177,7 +182,7 @@ def register(
         else open_labels(moving_labels, pair.moving, "moving_labels"),
         fixed_labels=None if fixed_labels is None else open_labels(fixed_labels, pair.fixed, "fixed_labels"),
     )
-    registrar = _registrar(network, align, fit, learning_rate)
+    registrar = _registrar(network, align, fit, learning_rate, similarity)
     registered = registrar.register(pair, adapt_steps=adapt_steps)
     return Registration(
         **{field.name: getattr(registered, field.name) for field in dataclasses.fields(registered)}
@@ -192,6 +197,7 @@ def adapt(
     align: Align = "affine",
     fit: Fit = "records",
     learning_rate: float = 5e-4,
+    similarity: Similarity = "auto",
     seed: int = 0,
 ) -> TrainedNetwork:
     """Fine-tunes weights on one's own few pairs, without records or a work directory.
@@ -209,6 +215,7 @@ def adapt(
         epochs: passes over the pairs.
         align, fit: as for `register`; register with the same.
         learning_rate: Adam's.
+        similarity: as for `register`; "auto" decides once, by most of the pairs.
         seed: of the pairs' order.
 
     Returns:
@@ -219,6 +226,7 @@ def adapt(
     """
     _check_choice("align", align, get_args(Align))
     _check_choice("fit", fit, get_args(Fit))
+    _check_choice("similarity", similarity, get_args(Similarity))
     _check_count("epochs", epochs)
     pairs = list(pairs)
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
@@ -228,7 +236,13 @@ def adapt(
     inputs = [_input_pair(moving, fixed, colour) for moving, fixed in pairs]
     if not inputs:
         raise UserError("`pairs` must hold at least one (moving, fixed) pair, got none.")
-    registrar = PairRegistrar(network, fit=fit, align=align, adapt_learning_rate=learning_rate)
+    registrar = PairRegistrar(
+        network,
+        fit=fit,
+        align=align,
+        similarities=similarities(similarity),
+        adapt_learning_rate=learning_rate,
+    )
     registrar.adapt_to(inputs, epochs=epochs, seed=seed)
     return network
 
@@ -300,6 +314,14 @@ def _check_count(name: str, value: Any) -> None:
 
 
 @functools.lru_cache(maxsize=_KEPT_NETWORKS)
-def _registrar(network: TrainedNetwork, align: str, fit: str, learning_rate: float) -> PairRegistrar:
+def _registrar(
+    network: TrainedNetwork, align: str, fit: str, learning_rate: float, similarity: str
+) -> PairRegistrar:
     """The registrar of a network, the same one for the same arguments."""
-    return PairRegistrar(network, align=align, fit=fit, adapt_learning_rate=learning_rate)
+    return PairRegistrar(
+        network,
+        align=align,
+        fit=fit,
+        similarities=similarities(similarity),
+        adapt_learning_rate=learning_rate,
+    )

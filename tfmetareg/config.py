@@ -112,14 +112,15 @@ class LossOptions:
     """Eq. (1): similarity + lambda * smoothness.
 
     Args:
-        window: Side of the local NCC window in pixels.
+        window: Side of the window that the similarity compares, in pixels.
         smoothness_weight: lambda, the weight of the squared displacement gradient.
-        similarity: "ncc" leaves out flat windows and padding; "voxelmorph" is the NCC of voxelmorph 0.2.
+        similarity: "ncc" leaves out flat windows and padding; "voxelmorph" is the NCC of voxelmorph 0.2;
+            "mind" (MIND-SSC) compares structure, not grey levels: for images of different contrast.
     """
 
     window: Window = 9
     smoothness_weight: Weight = 1.0
-    similarity: Literal["ncc", "voxelmorph"] = "ncc"
+    similarity: Literal["ncc", "voxelmorph", "mind"] = "ncc"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +270,8 @@ class RegisterOptions:
         adapt_steps: Gradient steps on each pair before it is registered, always from the same weights.
         adapt_epochs: Passes over all pairs before the first is registered.
         adapt_learning_rate: Learning rate of Adam in both.
+        similarity: Similarity of both: "auto" takes "mind" where the images differ in contrast, else
+            `loss.similarity`; "ncc", "voxelmorph" or "mind" takes that one, see `loss.similarity`.
         formats: File formats of the displacement: "npz" is in pixels, the others are in mm and read by ITK.
         figures: Draw figures and the page of the pair; without them a pair takes a fraction of the time.
         comparison: Picture that compares both images: magenta-green overlay, checkerboard, or by what the
@@ -289,6 +292,7 @@ class RegisterOptions:
     adapt_steps: NonNegativeInt = 0
     adapt_epochs: NonNegativeInt = 0
     adapt_learning_rate: Rate = 5e-4
+    similarity: Literal["auto", "ncc", "voxelmorph", "mind"] = "auto"
     formats: List[FieldFormat] = dataclasses.field(default_factory=lambda: ["npz", "nii.gz", "h5"])
     figures: bool = True
     comparison: Literal["auto", "overlay", "checkerboard"] = "auto"

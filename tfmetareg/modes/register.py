@@ -22,6 +22,7 @@ from tfmetareg.modes.workdir import find_weights
 from tfmetareg.registration.inputs import PairFiles, find_pairs, read_pairs
 from tfmetareg.registration.output import SUMMARY, DiskFullError, save_registration
 from tfmetareg.registration.pair import PairRegistrar
+from tfmetareg.registration.similarity import similarities
 from tfmetareg.registration.weights import TrainedNetwork
 
 # Options that a summary tells elsewhere, under other names.
@@ -53,6 +54,7 @@ def run(config: Config, workdir: Path) -> Path:
         fit=options.fit,
         align=options.align,
         loss_fn=loss_function(config.loss),
+        similarities=similarities(options.similarity, like=config.loss.similarity),
         adapt_learning_rate=options.adapt_learning_rate,
     )
     colour = network.preprocessing.colour or COLOURS[0]
@@ -190,12 +192,13 @@ def _print_outcome(folder: Path, summary: dict[str, Any]) -> None:
     """How a pair went, what to be wary of, and where the results are."""
     for warning in summary["warnings"]:
         print(f"warning: {folder.name}: {warning}", file=sys.stderr)
-    ncc, labels = summary["similarity"]["ncc"], summary["labels"]
+    ncc, labels, adapted = (summary["similarity"]["ncc"], summary["labels"], summary["adaptation_loss"])
+    by = f"adapted by {adapted['similarity']}, " if adapted else ""
     dice = ""
     if labels and labels["dice"] is not None:
         dice = f"Dice {labels['dice_before']:.3f} -> {labels['dice']:.3f}, "
     print(
-        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, {dice}"
+        f"{folder.name}: NCC {ncc['before']:.3f} -> {ncc['after']:.3f}, {dice}{by}"
         f"folding {summary['folding_percent']:.2f} %, {sum(summary['seconds'].values()):.1f} s, {folder}",
         file=sys.stderr,
     )

@@ -17,7 +17,9 @@ from tfmetareg.geometry.frame import inside_image
 from tfmetareg.imaging.labels import shared_labels_note
 from tfmetareg.imaging.landmark_files import LPS, RAS
 from tfmetareg.registration.result import RegisteredPair
+from tfmetareg.registration.similarity import differs_in_contrast
 from tfmetareg.training.losses import local_ncc
+from tfmetareg.training.mind import mind_similarity
 
 _LEAST_OVERLAP = 0.5
 # A displacement is near to the network's reach from this share of it on; so many of the pixels may lie
@@ -39,7 +41,7 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         By name, in JSON's types; the last is "warnings": what to look at before trusting the result, a line
         each.
     """
-    prepared, displacement, losses = registration.prepared, registration.displacement, registration.losses
+    prepared, displacement = registration.prepared, registration.displacement
     raw = prepared.raw
     points = _points(registration)
     fixed, moving = (image.astype(np.float32) / 255 for image in (prepared.fixed, prepared.moving))
@@ -56,12 +58,15 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         }
     overlap = 100 * float(covered_pixels(displacement, raw.moving.shape).mean())
     shift = likely_shift(prepared.moving, prepared.fixed) if prepared.align == "none" else 0.0
+    similarities = {"ncc": metrics.ncc, "local_ncc": local_ncc}
+    if registration.adaptation and registration.adaptation.similarity == "mind":
+        similarities["mind"] = mind_similarity
     similarity = {
         name: {
             when: round(float(similarity_of(_batch(fixed), _batch(image))[0]), 6)
             for when, image in (("before", moving), ("after", warped))
         }
-        for name, similarity_of in (("ncc", metrics.ncc), ("local_ncc", local_ncc))
+        for name, similarity_of in similarities.items()
     }
     turned = registration.turned_displacement
     lengths = np.linalg.norm(turned, axis=-1)
@@ -73,7 +78,7 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         "seen_percent": prepared.seen_percent(),
         "overlap_percent": overlap,
         "alignment": prepared.alignment.tolist(),
-        "adaptation_loss": losses and {"first": losses[0], "last": losses[1]},
+        "adaptation_loss": registration.adaptation and registration.adaptation._asdict(),
         "landmarks": landmarks,
         "labels": _labels(registration),
         "points": points,
@@ -140,13 +145,11 @@ def _warnings(measures: dict[str, Any], registration: RegisteredPair, shift: flo
         if percent < _LEAST_SEEN_PERCENT
     ]
     lines += _beyond_reach(registration, shift)
-    ncc, local = measures["similarity"]["ncc"], measures["similarity"]["local_ncc"]
-    if ncc["after"] < _LEAST_NCC:
-        lines.append(f"the images hardly agree once they are registered (NCC {ncc['after']:.3f}).")
-    if local["after"] <= local["before"]:
+    lines += _disagreement(measures["similarity"])
+    if not registration.adaptation and differs_in_contrast(*registration.prepared.network_input):
         lines.append(
-            "the images agree no better than before "
-            f"(local NCC {local['before']:.3f} -> {local['after']:.3f})."
+            "the images differ in contrast: unless the network was trained on such pairs, adapt it to this "
+            "one (`--register.adapt_steps 50`)."
         )
     lines += _accuracy_warnings(measures)
     points = measures["points"]
@@ -164,6 +167,21 @@ def _warnings(measures: dict[str, Any], registration: RegisteredPair, shift: flo
                 "pixels alone."
             )
     return [*lines, *_label_warnings(measures, registration)]
+
+
+def _disagreement(similarity: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Whether the images hardly agree or no better than before: by MIND where it was raised; NCC may fall."""
+    ncc = similarity["ncc"]
+    if "mind" not in similarity and ncc["after"] < _LEAST_NCC:
+        yield f"the images hardly agree once they are registered (NCC {ncc['after']:.3f})."
+    name, compared = (
+        ("MIND", similarity["mind"]) if "mind" in similarity else ("local NCC", similarity["local_ncc"])
+    )
+    if compared["after"] <= compared["before"]:
+        yield (
+            "the images agree no better than before "
+            f"({name} {compared['before']:.3f} -> {compared['after']:.3f})."
+        )
 
 
 def _label_warnings(measures: dict[str, Any], registration: RegisteredPair) -> Iterator[str]:

@@ -67,7 +67,7 @@ class Registrar:
             warped, float32 (height, width) in [0, 1], and displacement, float32 (height, width, 2), pixels,
             (row, column).
         """
-        pair = PairBatch(*map(_batch, (moving, fixed)))
+        pair = PairBatch(*map(as_batch, (moving, fixed)))
         if moving.size > 1.5 * _STRIP_PIXELS and self._model.halo is not None:
             displacement = tf.concat(list(self._in_strips(pair, self._model.halo)), axis=1)
             warped = warp(pair.moving, displacement)
@@ -113,7 +113,7 @@ class Adaptation:
             UserError: the loss or a weight is no longer finite.
         """
         reset_optimizer(self._optimizer)
-        losses = [self._finite(PairBatch(*map(_batch, pair))) for pair in pairs]
+        losses = [self._finite(PairBatch(*map(as_batch, pair))) for pair in pairs]
         if not all(bool(tf.reduce_all(tf.math.is_finite(weight))) for weight in self._model.weights):
             raise _diverged()
         return (losses[0], losses[-1]) if losses else None
@@ -130,10 +130,31 @@ class Adaptation:
         return loss
 
 
+def reset_to_identity(model: RegistrationModel) -> None:
+    """Zeroes the layers that put out the displacement, so that nothing moves; what finds features stays.
+
+    These are the layers whose name ends in `_flow`, and the affine stage's `affine_dense`. A network of one's
+    own whose layers are named otherwise stays as it is.
+
+    >>> from tfmetareg.models.registry import build_model
+    >>> model = build_model("vxm_dense", (16, 16), features=[[4], [4, 4]])
+    >>> reset_to_identity(model)
+    >>> float(tf.reduce_max(tf.abs(model.field(list(tf.random.uniform((2, 1, 16, 16, 1)))))))
+    0.0
+
+    Args:
+        model: changed in place.
+    """
+    for weight in model.weights:
+        layer = weight.name.split("/")[-2]
+        if layer.endswith("_flow") or layer == "affine_dense":
+            weight.assign(tf.zeros_like(weight))
+
+
 def _diverged() -> UserError:
     return UserError("the adaptation diverged; lower the learning rate.")
 
 
-def _batch(image: np.ndarray) -> tf.Tensor:
+def as_batch(image: np.ndarray) -> tf.Tensor:
     """float32 (1, height, width, 1) in [0, 1]."""
     return tf.image.convert_image_dtype(image[None, ..., None], tf.float32)

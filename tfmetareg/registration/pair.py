@@ -18,8 +18,10 @@ from tfmetareg.imaging.direction import pair_notes, turn_to_fixed
 from tfmetareg.imaging.image import Image
 from tfmetareg.imaging.landmark_files import LandmarkFile
 from tfmetareg.imaging.preprocessing import MisfitError, Preprocessing, frame_image
-from tfmetareg.registration.network import Adaptation, Registrar
+from tfmetareg.registration.adaptation import AdaptationOutcome, FittingAdaptation
+from tfmetareg.registration.network import Registrar
 from tfmetareg.registration.result import CarriedPoints, PreparedPair, RegisteredPair, Seconds, timed
+from tfmetareg.registration.similarity import AUTOMATIC, Similarities
 from tfmetareg.registration.weights import TrainedNetwork
 from tfmetareg.training.log import TrainingProgress
 from tfmetareg.training.losses import registration_loss
@@ -62,6 +64,7 @@ class PairRegistrar:
         fit: str = "records",
         align: str = "records",
         loss_fn: LossFn = registration_loss,
+        similarities: Similarities = AUTOMATIC,
         adapt_learning_rate: float = 5e-4,
     ):
         """
@@ -71,18 +74,20 @@ class PairRegistrar:
                 their pixels.
             align: alignment ahead of the network: "none", "rigid" or "affine"; "records" takes that of the
                 images it was trained on.
-            loss_fn: of the adaptation.
+            loss_fn: of the adaptation; takes `similarity`, a name, as `registration_loss` does.
+            similarities: of the adaptation, by whether the images differ in contrast.
             adapt_learning_rate: Adam's.
         """
         self._preprocessing = network.preprocessing
         self._fit, self._align = fit, align
         self._model = network.model
         self._register = Registrar(network.model)
-        self._loss_fn, self._adapt_learning_rate = loss_fn, adapt_learning_rate
+        self._loss_fn, self._similarities = loss_fn, similarities
+        self._adapt_learning_rate = adapt_learning_rate
 
     @functools.cached_property
-    def _adapt(self) -> Adaptation:
-        return Adaptation(self._model, self._loss_fn, self._adapt_learning_rate)
+    def _adapt(self) -> FittingAdaptation:
+        return FittingAdaptation(self._model, self._loss_fn, self._similarities, self._adapt_learning_rate)
 
     def adapt_to(
         self,
@@ -93,7 +98,7 @@ class PairRegistrar:
         log_every: int = 10,
         skip_unusable: bool = False,
     ) -> None:
-        """Adapts the network's weights, by some passes over the pairs.
+        """Adapts the network's weights, by some passes over the pairs, with one similarity for all of them.
 
         Args:
             pairs: to adapt to.
@@ -113,7 +118,7 @@ class PairRegistrar:
         steps = (inputs[index] for _ in range(epochs) for index in order.permutation(len(inputs)))
         progress = TrainingProgress("adapt", total=epochs * len(inputs), start=0, every=log_every)
         try:
-            self._adapt(_shown(steps, progress))
+            self._adapt(inputs, _shown(steps, progress), self._register)
         finally:
             progress.close()
 
@@ -130,7 +135,7 @@ class PairRegistrar:
         """
         seconds = dict(pair.seconds)
         prepared = self._prepare(pair, seconds)
-        residual, losses = self._find(prepared, adapt_steps, seconds)
+        residual, adaptation = self._find(prepared, adapt_steps, seconds)
         with timed(seconds, "warp"):
             from_frame = compose(invert(prepared.moving_matrix), prepared.alignment)
             displacement = to_image_grids(residual, pair.fixed.shape, prepared.fixed_matrix, from_frame)
@@ -149,7 +154,7 @@ class PairRegistrar:
             prepared=prepared,
             residual=residual,
             reach=NETWORK_REACH * self._preprocessing.image_size[1],
-            losses=losses,
+            adaptation=adaptation,
             points=points,
             points_in=pair.points_in,
             moving_labels=labels,
@@ -195,20 +200,21 @@ class PairRegistrar:
 
     def _find(
         self, prepared: PreparedPair, adapt_steps: int, seconds: Seconds
-    ) -> tuple[np.ndarray, Optional[tuple[float, float]]]:
-        """What the network finds, after steps on the pair if asked for, and the losses of those."""
-        losses = None
+    ) -> tuple[np.ndarray, Optional[AdaptationOutcome]]:
+        """What the network finds, after steps on the pair if asked for, and how those went."""
+        adaptation = None
         weights = self._model.get_weights() if adapt_steps else None
         try:
             if adapt_steps:
                 with timed(seconds, "adapt"):
-                    losses = self._adapt(prepared.network_input for _ in range(adapt_steps))
+                    pair = prepared.network_input
+                    adaptation = self._adapt([pair], [pair] * adapt_steps, self._register)
             with timed(seconds, "register"):
                 _, residual = self._register(*prepared.network_input)
         finally:
             if weights:
                 self._model.set_weights(weights)
-        return residual, losses
+        return residual, adaptation
 
     def _preprocessing_of(self, *shapes: Sequence[int]) -> Preprocessing:
         """That of the network's images, changed as asked."""

@@ -24,6 +24,7 @@ from tfmetareg.imaging.direction import Turn
 from tfmetareg.imaging.image import Image
 from tfmetareg.imaging.landmark_files import LandmarkFile
 from tfmetareg.imaging.read import ImageLike, open_image
+from tfmetareg.registration.adaptation import AdaptationOutcome
 from tfmetareg.types import ImagePair, Note, no_alignment
 
 # What each part of the work took, by name.
@@ -124,7 +125,7 @@ class RegisteredPair:
         prepared: the pair as the network saw it.
         residual: float32, what the network found after the alignment, in pixels of what it saw.
         reach: how far the network finds a partner, in the same pixels.
-        losses: before the first and before the last step of adaptation, if there were any.
+        adaptation: how gradient steps on this pair went, if there were any.
         points: the points that were carried over, if any.
         points_in: image that they were given in, "fixed" or "moving".
         moving_labels, fixed_labels: label maps of the images, if any were given.
@@ -141,7 +142,7 @@ class RegisteredPair:
     prepared: PreparedPair
     residual: np.ndarray
     reach: float
-    losses: Optional[tuple[float, float]] = None
+    adaptation: Optional[AdaptationOutcome] = None
     points: Optional[CarriedPoints] = None
     points_in: str = "fixed"
     moving_labels: Optional[Image] = None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfmetareg.training.mind import mind_similarity
+from tfmetareg.training.windows import FLAT, box_sum
 from tfmetareg.types import LossTerms, PairBatch
-
-# Windows with a variance below this count as flat: the square of half an 8-bit grey level.
-_FLAT = (0.5 / 255.0) ** 2
 
 
 def registration_loss(
@@ -30,15 +29,16 @@ def registration_loss(
         pair: the images; only `fixed` is compared.
         warped: (batch, height, width, 1) float32, moving warped onto fixed.
         displacement: (batch, height, width, 2) float32, pixels, (row, column).
-        window: side of the NCC window in pixels, odd (9 in the paper).
+        window: side of the window that is compared, in pixels, odd (9 in the paper).
         smoothness_weight: lambda (1 in the paper).
-        similarity: "ncc" (`local_ncc`) or "voxelmorph" (`voxelmorph_ncc`).
+        similarity: "ncc" (`local_ncc`), "voxelmorph" (`voxelmorph_ncc`) or "mind" (`mind_similarity`, for
+            images of different contrast).
 
     Returns:
-        total = similarity + smoothness_weight * smoothness; similarity is the negated CC.
+        total = similarity + smoothness_weight * smoothness; similarity is the negated mean over the pairs.
     """
-    cc = {"ncc": local_ncc, "voxelmorph": voxelmorph_ncc}[similarity](pair.fixed, warped, window=window)
-    similarity_term = -tf.reduce_mean(cc)
+    similarity_of = {"ncc": local_ncc, "voxelmorph": voxelmorph_ncc, "mind": mind_similarity}[similarity]
+    similarity_term = -tf.reduce_mean(similarity_of(pair.fixed, warped, window=window))
     smoothness_term = smoothness(displacement)
     return LossTerms(similarity_term + smoothness_weight * smoothness_term, similarity_term, smoothness_term)
 
@@ -62,8 +62,8 @@ def local_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> tf.Ten
         (batch,) float32; 0 for a pair in which every window is flat.
     """
     mean_f, mean_w, var_f, var_w, covariance = _local_moments(fixed, warped, window)
-    textured = tf.stop_gradient(tf.cast((var_f > _FLAT) & (var_w > _FLAT), tf.float32))
-    variances = tf.maximum(var_f, _FLAT) * tf.maximum(var_w, _FLAT)
+    textured = tf.stop_gradient(tf.cast((var_f > FLAT) & (var_w > FLAT), tf.float32))
+    variances = tf.maximum(var_f, FLAT) * tf.maximum(var_w, FLAT)
     # Rounding errors may lift the squared covariance slightly above the product of the variances.
     squared = tf.minimum(tf.square(covariance) / variances, 1.0)
     counted = tf.reduce_sum(textured, axis=[1, 2, 3])
@@ -82,7 +82,7 @@ def voxelmorph_ncc(fixed: tf.Tensor, warped: tf.Tensor, *, window: int = 9) -> t
     """
     epsilon, size = 1e-5, float(window * window)
     stacked = tf.concat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], axis=-1)
-    sum_f, sum_w, sum_ff, sum_ww, sum_fw = tf.split(_box_sum(stacked, window), 5, axis=-1)
+    sum_f, sum_w, sum_ff, sum_ww, sum_fw = tf.split(box_sum(stacked, window), 5, axis=-1)
     covariance = tf.maximum(sum_fw - sum_f * sum_w / size, epsilon)
     var_f = tf.maximum(sum_ff - sum_f * sum_f / size, epsilon)
     var_w = tf.maximum(sum_ww - sum_w * sum_w / size, epsilon)
@@ -117,19 +117,6 @@ def _local_moments(fixed: tf.Tensor, warped: tf.Tensor, window: int) -> tuple[tf
     # E[x^2] - E[x]^2 loses digits if the mean is large, so the images are centred first.
     fixed, warped = fixed - 0.5, warped - 0.5
     stacked = tf.concat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], axis=-1)
-    count = _box_sum(tf.ones_like(fixed[:1]), window)
-    mean_f, mean_w, ff, ww, fw = tf.split(_box_sum(stacked, window) / count, 5, axis=-1)
+    count = box_sum(tf.ones_like(fixed[:1]), window)
+    mean_f, mean_w, ff, ww, fw = tf.split(box_sum(stacked, window) / count, 5, axis=-1)
     return mean_f, mean_w, ff - mean_f * mean_f, ww - mean_w * mean_w, fw - mean_f * mean_w
-
-
-def _box_sum(images: tf.Tensor, window: int) -> tf.Tensor:
-    """Sum over the window around each pixel, with zero padding, by two 1D convolutions."""
-    column = tf.ones([window, 1, images.shape[-1], 1])
-    row = tf.ones([1, window, images.shape[-1], 1])
-
-    def sums(values: tf.Tensor) -> tf.Tensor:
-        vertical = tf.nn.depthwise_conv2d(values, column, [1, 1, 1, 1], "SAME")
-        return tf.nn.depthwise_conv2d(vertical, row, [1, 1, 1, 1], "SAME")
-
-    # An odd window is symmetric: the gradient is the same sum, which is faster than the library's gradient.
-    return tf.custom_gradient(lambda values: (sums(values), sums))(images)

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 import tfmetareg
 from tests.conftest import texture
+from tests.unit.tfmetareg.registration.test_similarity import FIRST, SECOND, shown, tissue
 from tfmetareg.cli import main
 from tfmetareg.command_line import parse_command
 from tfmetareg.config import Config
@@ -183,9 +184,25 @@ def test_a_registration_is_measured_once(pair, tmp_path, monkeypatch):
 def test_steps_on_the_pair_bring_it_closer_and_leave_the_weights(pair):
     plain = tfmetareg.register(*pair)
     adapted = tfmetareg.register(*pair, adapt_steps=15)
-    assert adapted.losses[1] < adapted.losses[0]
+    assert adapted.adaptation.last < adapted.adaptation.first
+    assert adapted.summary["adaptation_loss"]["similarity"] == "ncc"
+    assert adapted.summary["adaptation_loss"]["start"] == "network"
     assert np.abs(adapted.displacement - plain.displacement).max() > 0.01
     np.testing.assert_array_equal(tfmetareg.register(*pair).displacement, plain.displacement)
+
+
+def test_a_pair_of_two_contrasts_is_adapted_to_by_mind_and_says_so():
+    first, second = (shown(tissue(1), levels) for levels in (FIRST, SECOND))
+    moving = np.roll(second, 1, axis=0)
+    plain = tfmetareg.register(moving, first, align="none")
+    assert any("differ in contrast" in line for line in plain.warnings)
+    adapted = tfmetareg.register(moving, first, align="none", adapt_steps=20)
+    told = adapted.summary["adaptation_loss"]
+    assert told["similarity"] == "mind" and told["last"] < told["first"]
+    assert adapted.summary["similarity"]["mind"]["after"] > adapted.summary["similarity"]["mind"]["before"]
+    assert not any("contrast" in line or "NCC" in line for line in adapted.warnings)
+    missed, found = (np.linalg.norm(each.displacement - [1, 0], axis=-1).mean() for each in (plain, adapted))
+    assert found < min(0.9, missed)
 
 
 def test_adapting_to_ones_own_pairs_improves_them_and_can_be_saved(pair, tmp_path):
@@ -213,6 +230,7 @@ def test_adapting_to_ones_own_pairs_improves_them_and_can_be_saved(pair, tmp_pat
         (lambda a, b: tfmetareg.register(a, b, align="afine"), "`align` must be one of none, rigid, affine"),
         (lambda a, b: tfmetareg.register(a, b, fit="nativ"), "`fit` must be one of records, native"),
         (lambda a, b: tfmetareg.register(a, b, points_in="Fixed"), "`points_in` must be one of"),
+        (lambda a, b: tfmetareg.register(a, b, similarity="mse"), "`similarity` must be one of auto, ncc"),
         (lambda a, b: tfmetareg.register(a, b, adapt_steps=-1), "`adapt_steps` must be a whole number"),
         (lambda a, b: tfmetareg.register(a, b, weights=None), "`weights` must be 'start'"),
         (lambda a, b: tfmetareg.register(np.ma.masked_less(a, 9), b), "moving: must be a plain array"),

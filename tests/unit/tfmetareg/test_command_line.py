@@ -105,7 +105,7 @@ def test_an_abbreviation_is_refused(argument):
         ("model.features", "[[4, -4], [4, 4]]", ">0"),
         ("model.features", "[[4, 4]]", "[encoder, decoder]"),
         ("model.features", "[[4, 4], [4]]", "at least as long."),
-        ("loss.similarity", "mse", "'ncc', 'voxelmorph'"),
+        ("loss.similarity", "mse", "'ncc', 'voxelmorph', 'mind'"),
         ("reptile.side_by_side", "true", "`reptile.reset_inner` is task"),
         ("reproduce.rows", "[ours]", "'not_deformed', 'affine'"),
         ("reproduce.seeds", "0", "--help"),

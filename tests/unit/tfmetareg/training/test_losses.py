@@ -12,6 +12,7 @@ from scipy import ndimage
 from tfmetareg._compat import vxm
 from tfmetareg.geometry.warp import warp
 from tfmetareg.training.losses import local_ncc, registration_loss, smoothness, voxelmorph_ncc
+from tfmetareg.training.mind import mind_similarity
 from tfmetareg.types import PairBatch
 
 FLAT = (0.5 / 255) ** 2
@@ -148,7 +149,9 @@ def test_smoothness_by_hand():
     assert float(smoothness(displacement)) == pytest.approx((8 / 4 + 0) / 2)
 
 
-@pytest.mark.parametrize(("similarity", "ncc"), [("ncc", local_ncc), ("voxelmorph", voxelmorph_ncc)])
+@pytest.mark.parametrize(
+    ("similarity", "ncc"), [("ncc", local_ncc), ("voxelmorph", voxelmorph_ncc), ("mind", mind_similarity)]
+)
 def test_the_loss_is_negated_similarity_plus_weighted_smoothness(similarity, ncc):
     fixed, warped = images_with_a_flat_part(3)
     displacement = tf.random.stateless_normal((2, 14, 11, 2), [1, 2])
@@ -173,7 +176,7 @@ def test_the_defaults_are_the_papers_window_and_weight():
     assert registration_loss(pair, warped, displacement).total == written_out.total
 
 
-@pytest.mark.parametrize("similarity", ["ncc", "voxelmorph"])
+@pytest.mark.parametrize("similarity", ["ncc", "voxelmorph", "mind"])
 def test_the_gradient_agrees_with_finite_differences(similarity):
     moving, fixed = textures(1, 1, 20, 20, smooth=2), textures(2, 1, 20, 20, smooth=2)
     pair = PairBatch(moving, fixed)
