@@ -64,6 +64,7 @@ def synthetic_tasks(
                 _partitions(name, number, tuple(image_size), {"train": pairs, "test": test_pairs}, seed),
                 pairs + test_pairs,
             ),
+            two_contrasts=random_domain(seed, number).two_contrasts,
         )
         for number in range(tasks)
     ]
@@ -99,6 +100,7 @@ def _pairs(
             drawn.fixed,
             moving_points,
             fixed_points,
+            moving_like_fixed=drawn.moving_like_fixed,
             split=split,
         )
 
