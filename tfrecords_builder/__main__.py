@@ -104,7 +104,10 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
     kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in SOURCES.items())
     parser.add_argument("--source", required=True, choices=[*SOURCES], help=f"kind of input. {kinds}")
     parser.add_argument(
-        "--input", type=_path_on_disk, metavar="PATH", help="file or folder to read (embedded, synthetic: none)"
+        "--input",
+        type=_path_on_disk,
+        metavar="PATH",
+        help="file or folder to read (embedded, synthetic: none)",
     )
     parser.add_argument(
         "--task", metavar="NAME", help="name of the task (default: the source's own, or the folder's)"

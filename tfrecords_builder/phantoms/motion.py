@@ -12,7 +12,7 @@ from tfrecords_builder.deformation import smooth_noise, unfold
 # Largest standard deviation of a displacement relative to the smoothness of its field: more would fold.
 _STEEPEST = 0.4
 # Share of the tasks by their largest motion, and the limits of that motion as shares of the width.
-_REACHES = ((0.10, 0.003, 0.015), (0.62, 0.015, 0.07), (0.28, 0.07, 0.15))
+_REACHES = ((0.10, 0.003, 0.02), (0.60, 0.02, 0.07), (0.30, 0.07, 0.15))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def draw_displacement(motion: Motion, rng: np.random.Generator, shape: tuple[int
     if motion.fine:
         smooth += motion.fine * _field(rng, shape, max(2.0, motion.smoothness * width / 3))
     longest = float(np.sqrt(np.max(np.sum(smooth**2, axis=-1))))
-    smooth *= motion.reach * width * rng.uniform(0.4, 1.0) / longest
+    smooth *= motion.reach * width * rng.uniform(0.5, 1.0) / longest
     return unfold(smooth, _affine(motion, rng, shape))
 
 
