@@ -127,8 +127,10 @@ def draw_pair(domain: Domain, rng: np.random.Generator, shape: tuple[int, int]) 
     scenes = _with_lesion(scene, domain, rng, min(shape))
     mottles = _mottles(domain, rng, scene.labels.shape, min(shape))
     view = field_of_view(domain.scanner, shape)
-    background = (scene.labels == 0).astype(np.float32)
-    outside = (_moved(background, displacement, order=1) > 0.5, _cropped(background, border) > 0.5)
+    background = scene.labels == 0
+    outside = [_cropped(background, border)] * 2
+    if background.any():
+        outside[0] = _moved(background.astype(np.float32), displacement, order=1) > 0.5
 
     def scan(index: int, palette: Palette, scanner: Scanner) -> np.ndarray:
         image = paint(scenes[index], palette, mottles[index])
