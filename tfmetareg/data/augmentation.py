@@ -7,9 +7,9 @@ from typing import TypeVar
 import tensorflow as tf
 
 from tfmetareg.geometry.warp import warp
-from tfmetareg.types import ContrastPairBatch, PairBatch
+from tfmetareg.types import AnyPairBatch
 
-P = TypeVar("P", PairBatch, ContrastPairBatch)
+P = TypeVar("P", bound=AnyPairBatch)
 
 # The exponent of the grey levels lies between 2 to the power of minus this and of plus this.
 _OCTAVES = 1.0

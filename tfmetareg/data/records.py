@@ -19,7 +19,7 @@ from tfmetareg.files import sha256
 from tfmetareg.imaging.names import name_on_disk
 from tfmetareg.types import AnyPairBatch, ContrastPairBatch, PairBatch
 
-P = TypeVar("P", PairBatch, ContrastPairBatch)
+P = TypeVar("P", bound=AnyPairBatch)
 
 # Number of serialized records in the shuffle buffer. Small, since checkpoints store the buffer; records are
 # written in random order, so it only has to vary the order from epoch to epoch.

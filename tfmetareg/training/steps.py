@@ -47,7 +47,7 @@ def gradient_step(
         warped, displacement = model([pair.moving, pair.fixed], training=True)
         if isinstance(pair, ContrastPairBatch):
             warped = warp(pair.moving_like_fixed, displacement)
-        terms = loss_fn(pair, warped, displacement)
+        terms = loss_fn(PairBatch(pair.moving, pair.fixed), warped, displacement)
     optimizer.apply_gradients(zip(tape.gradient(terms.total, variables), variables))
     return terms
 

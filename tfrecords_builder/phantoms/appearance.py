@@ -153,7 +153,7 @@ def record(
     return np.clip(scanner.outside + view * (noisy - scanner.outside), 0, 1).astype(np.float32)
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> np.ndarray:
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> np.ndarray:
     """Noise of unit standard deviation; white where `grain`, its smoothness in pixels, is 0."""
     if grain:
         return smooth_noise(shape, rng, smoothness_px=grain)

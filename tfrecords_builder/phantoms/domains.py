@@ -144,7 +144,7 @@ def draw_pair(domain: Domain, rng: np.random.Generator, shape: tuple[int, int]) 
 
 
 def _mottles(
-    domain: Domain, rng: np.random.Generator, canvas: tuple[int, int], frame: int
+    domain: Domain, rng: np.random.Generator, canvas: tuple[int, ...], frame: int
 ) -> list[np.ndarray]:
     """The tissues' own variation in the moving and in the fixed image, (height, width) of the canvas."""
     smoothness = max(0.8, domain.mottle * frame)

@@ -94,5 +94,5 @@ def _affine(motion: Motion, rng: np.random.Generator, shape: tuple[int, int]) ->
     shift = motion.shift * shape[1] * rng.uniform(-1, 1, 2)
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = rotation * scale - np.eye(2)
-    centred = np.stack(np.indices(shape, dtype=np.float64), axis=-1) - (np.array(shape) - 1) / 2
+    centred = np.moveaxis(np.indices(shape, dtype=np.float64), 0, -1) - (np.array(shape) - 1) / 2
     return centred @ matrix.T + shift

@@ -61,7 +61,7 @@ def synthetic_tasks(
             role="source",
             modality="synthetic",
             pairs=LazyPairs(
-                _partitions(name, number, tuple(image_size), {"train": pairs, "test": test_pairs}, seed),
+                _partitions(name, number, image_size, {"train": pairs, "test": test_pairs}, seed),
                 pairs + test_pairs,
             ),
             two_contrasts=random_domain(seed, number).two_contrasts,
