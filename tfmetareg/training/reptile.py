@@ -38,6 +38,7 @@ def reptile_step(
     >>> from tfmetareg.models.registry import build_model
     >>> from tfmetareg.training.losses import registration_loss
     >>> from tfmetareg.training.optim import build_optimizer
+    >>> from tfmetareg.types import Episode
     >>> model = build_model("vxm_dense", (16, 16), features=[[4], [4, 4]])
     >>> inner = build_optimizer("adam", 1e-3, model.trainable_variables)
     >>> outer = build_optimizer("sgd", 0.5, model.trainable_variables)

@@ -100,9 +100,9 @@ def random_scanner(rng: np.random.Generator) -> Scanner:
         bias=float(rng.choice([0.0, 1.0], p=[0.3, 0.7]) * rng.uniform(0.05, 0.3)),
         bias_scale=float(rng.uniform(0.25, 0.6)),
         gamma=float(rng.uniform(0, 0.3)),
-        noise=float(np.exp(rng.uniform(math.log(0.005), math.log(0.08)))),
+        noise=float(np.exp(rng.uniform(math.log(0.005), math.log(0.05)))),
         grain=float(rng.choice([0.0, rng.uniform(0.7, 1.5)])),
-        speckle=float(rng.choice([0.0, rng.uniform(0.05, 0.25)], p=[0.6, 0.4])),
+        speckle=float(rng.choice([0.0, rng.uniform(0.05, 0.2)], p=[0.6, 0.4])),
         quiet=bool(rng.uniform() < 0.5),
         view=str(rng.choice([name for name, _ in VIEWS], p=[share for _, share in VIEWS])),
         extent=float(rng.uniform()),
@@ -130,7 +130,7 @@ def paint(scene: Scene, palette: Palette, mottle: np.ndarray) -> np.ndarray:
 
 
 def record(
-    image: np.ndarray, scanner: Scanner, rng: np.random.Generator, quiet: np.ndarray, view: np.ndarray
+    image: np.ndarray, scanner: Scanner, rng: np.random.Generator, outside: np.ndarray, view: np.ndarray
 ) -> np.ndarray:
     """The recorded image, float32 (height, width), in [0, 1].
 
@@ -138,7 +138,7 @@ def record(
         image: (height, width), noise-free grey levels.
         scanner: of the task.
         rng: source of randomness, for this image alone.
-        quiet: bool (height, width), where a quiet background stays free of noise.
+        outside: (height, width), share of each pixel outside the body.
         view: float (height, width), share of each pixel inside the field of view.
     """
     shape, frame = image.shape, min(image.shape)
@@ -146,10 +146,9 @@ def record(
     lit = seen ** math.exp(scanner.gamma * rng.uniform(-1, 1))
     if scanner.bias:
         lit *= np.exp(scanner.bias * smooth_noise(shape, rng, smoothness_px=scanner.bias_scale * frame))
-    noisy = lit * (1 + scanner.speckle * _noise(rng, shape, scanner.grain))
-    noisy += scanner.noise * _noise(rng, shape, scanner.grain)
-    if scanner.quiet:
-        noisy = np.where(quiet, image, noisy)
+    noise = scanner.speckle * lit * _noise(rng, shape, scanner.grain)
+    noise += scanner.noise * _noise(rng, shape, scanner.grain)
+    noisy = lit + (noise * (1 - outside) if scanner.quiet else noise)
     return np.clip(scanner.outside + view * (noisy - scanner.outside), 0, 1).astype(np.float32)
 
 

@@ -127,20 +127,24 @@ def draw_pair(domain: Domain, rng: np.random.Generator, shape: tuple[int, int]) 
     scenes = _with_lesion(scene, domain, rng, min(shape))
     mottles = _mottles(domain, rng, scene.labels.shape, min(shape))
     view = field_of_view(domain.scanner, shape)
-    background = scene.labels == 0
+    background = (scene.labels == 0).astype(np.float32)
     outside = [_cropped(background, border)] * 2
     if background.any():
-        outside[0] = _moved(background.astype(np.float32), displacement, order=1) > 0.5
+        outside[0] = _moved(background, displacement, order=1)
 
-    def scan(index: int, palette: Palette, scanner: Scanner) -> np.ndarray:
-        image = paint(scenes[index], palette, mottles[index])
+    def scan(index: int, palette: Palette, mottle: np.ndarray, scanner: Scanner) -> np.ndarray:
+        image = paint(scenes[index], palette, mottle)
         image = _cropped(image, border) if index else _moved(image, displacement, order=3)
+        # Cubic interpolation rings beside the outline, which shows on an even background.
+        image = np.where(outside[index] < 1, image, palette.greys[0])
         return record(image, scanner, rng, outside[index], view)
 
-    moving = scan(0, _drifted(domain.moving, domain.drift, rng), domain.scanner)
-    fixed = scan(1, _drifted(domain.fixed, domain.drift, rng), domain.scanner)
-    like_fixed = scan(0, domain.fixed, noise_free(domain.scanner)) if domain.two_contrasts else None
-    return DomainPair(moving, fixed, like_fixed, displacement, ~outside[1] & (view > 0.5))
+    moving = scan(0, _drifted(domain.moving, domain.drift, rng), mottles[0], domain.scanner)
+    fixed = scan(1, _drifted(domain.fixed, domain.drift, rng), mottles[1], domain.scanner)
+    like_fixed = None
+    if domain.two_contrasts:
+        like_fixed = scan(0, domain.fixed, mottles[1], noise_free(domain.scanner))
+    return DomainPair(moving, fixed, like_fixed, displacement, (outside[1] < 0.5) & (view > 0.5))
 
 
 def _mottles(

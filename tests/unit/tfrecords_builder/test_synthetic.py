@@ -257,6 +257,19 @@ def test_no_domain_is_empty_or_all_noise():
         assert correlation(*smooth) > 0.5, number
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_quiet_background_is_even_up_to_the_body(quiet):
+    domain = moved(plain(first_of("brain")), reach=0.05, smoothness=0.2, identity=0.0)
+    scanner = dataclasses.replace(domain.scanner, noise=0.05, quiet=quiet, blur=0.003)
+    pair = draw_pair(dataclasses.replace(domain, scanner=scanner), keyed_rng(0, "quiet"), SHAPE)
+    far = ndimage.binary_erosion(ndimage.gaussian_filter(1.0 - pair.content, 1) > 0.99, iterations=4)
+    assert far.sum() > 200
+    values = pair.fixed[far]
+    assert (np.ptp(values) < 1e-6) == quiet
+    if quiet:
+        assert np.mean(np.abs(pair.moving - values[0]) < 1e-6) > 0.3
+
+
 def test_four_labels_or_more_get_another_contrast():
     for seed in range(20):
         rng = np.random.default_rng(seed)
