@@ -46,6 +46,7 @@ SLOW = (
     "unit/tfrecords_builder/test_inspection.py",
     "unit/tfrecords_builder/test_phantoms.py",
     "unit/tfrecords_builder/test_restart.py",
+    "unit/tfrecords_builder/test_synthetic.py",
 )
 # Marked `long`, too: whole comparisons, kills of builds, round trips through every format, the wheel, the
 # notebook, the benchmark's processes.

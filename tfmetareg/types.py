@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -13,6 +13,22 @@ class PairBatch(NamedTuple):
 
     moving: Any
     fixed: Any
+
+
+class ContrastPairBatch(NamedTuple):
+    """A `PairBatch` of images in different contrasts.
+
+    `moving_like_fixed` is the moving image in the contrast of the fixed one. The network sees `moving` and
+    `fixed`; the loss compares the warped `moving_like_fixed` with `fixed`. Pairs of one contrast have
+    `moving` itself in its place.
+    """
+
+    moving: Any
+    fixed: Any
+    moving_like_fixed: Any
+
+
+AnyPairBatch = Union[PairBatch, ContrastPairBatch]
 
 
 class Episode(NamedTuple):
@@ -25,6 +41,25 @@ class Episode(NamedTuple):
 
     moving: Any
     fixed: Any
+
+    def pairs(self, *where: Any) -> PairBatch:
+        """The pairs of task t, `pairs(t)`, or of its inner step i, `pairs(t, i)`."""
+        return PairBatch(*[images[where] for images in self])
+
+
+class ContrastEpisode(NamedTuple):
+    """An `Episode` of tasks of which some have images in different contrasts, see `ContrastPairBatch`."""
+
+    moving: Any
+    fixed: Any
+    moving_like_fixed: Any
+
+    def pairs(self, *where: Any) -> ContrastPairBatch:
+        """The pairs of task t, `pairs(t)`, or of its inner step i, `pairs(t, i)`."""
+        return ContrastPairBatch(*[images[where] for images in self])
+
+
+AnyEpisode = Union[Episode, ContrastEpisode]
 
 
 class LossTerms(NamedTuple):
@@ -73,6 +108,8 @@ class ImagePair:
             a source; in a record the uint8 codes of `imaging.labels.label_codes`, of both images or neither.
         label_values: int64 (n,), in a record the labels of the codes 1 to n; None where labels from 0 to 255
             are their own codes.
+        moving_like_fixed: (height, width) of `moving`, the same content in the contrast of `fixed`, for the
+            training loss to compare; None where moving and fixed have one contrast. dtype as `moving`.
         alignment: float32 (2, 3), [A | t], (row, column) in pixels: the point p of
             `fixed` lies at about A p + t in `moving`. `moving` itself is not aligned.
         split: "train", "finetune" or "test" if the source prescribes it, else None.
@@ -91,6 +128,7 @@ class ImagePair:
     moving_labels: Optional[np.ndarray] = None
     fixed_labels: Optional[np.ndarray] = None
     label_values: Optional[np.ndarray] = None
+    moving_like_fixed: Optional[np.ndarray] = None
     alignment: np.ndarray = dataclasses.field(default_factory=no_alignment)
     split: Optional[str] = None
     task: Optional[str] = None

@@ -105,7 +105,10 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
     kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in SOURCES.items())
     parser.add_argument("--source", required=True, choices=[*SOURCES], help=f"kind of input. {kinds}")
     parser.add_argument(
-        "--input", type=_path_on_disk, metavar="PATH", help="file or folder to read (embedded: none)"
+        "--input",
+        type=_path_on_disk,
+        metavar="PATH",
+        help="file or folder to read (embedded, synthetic: none)",
     )
     parser.add_argument(
         "--task", metavar="NAME", help="name of the task (default: the source's own, or the folder's)"
@@ -120,7 +123,7 @@ def _add_source_options(parser: argparse.ArgumentParser, source: Optional[str]) 
         nargs=2,
         type=number(int, 16, 8192),
         metavar=("H", "W"),
-        help="size of the records' images (default: 400 400; embedded: 128 128)",
+        help="size of the records' images (default: 400 400; embedded, synthetic: 128 128)",
     )
     parser.add_argument(
         "--seed", type=number(int, 0, 2**31 - 1), default=0, help="seed of everything random (default: 0)"

@@ -114,7 +114,9 @@ def build(
         if finish_published(output, names, identity):
             say(f"{output}: built already by the run before, which was stopped as it ended.")
             return Manifest.read(output)
-    planned = tuple(Task(task.name, task.role, task.modality, {}) for task in tasks)
+    planned = tuple(
+        Task(task.name, task.role, task.modality, {}, two_contrasts=task.two_contrasts) for task in tasks
+    )
     manifest = Manifest(preprocessing.image_size, preprocessing.describe(), planned)
     manifest_with(output, manifest, overwrite=overwrite)
     with staging_folder(output, names, identity) as staging, _engine(tasks, workers, engine, staging) as run:

@@ -34,7 +34,7 @@ def build_identity(tasks: Sequence[SourceTask], inputs: Iterable[Path], output: 
     for path in code_files():
         digest.update(path.read_bytes())
     for task in tasks:
-        digest.update(repr((task.name, task.role, task.modality)).encode())
+        digest.update(repr((task.name, task.role, task.modality, task.two_contrasts)).encode())
         if isinstance(task.pairs, LazyPairs):
             digest.update(pickle.dumps(task.pairs.partitions))
     for path in inputs:

@@ -57,6 +57,12 @@ def embedded(root: Path) -> SourceInput:
     return SourceInput(None, tuple(flags), counts)
 
 
+def synthetic(root: Path) -> SourceInput:
+    counts = {"tasks": 2, "pairs": 1, "test_pairs": 1}
+    flags = [text for name, count in counts.items() for text in (f"--{name.replace('_', '-')}", str(count))]
+    return SourceInput(None, tuple(flags), counts)
+
+
 def pairs(root: Path) -> SourceInput:
     folder = PairsFolder(root)
     folder.columns += ["moving_landmarks", "fixed_landmarks", "moving_spacing", "fixed_spacing"]
@@ -103,7 +109,7 @@ def fire(root: Path) -> SourceInput:
 
 
 INPUTS: dict[str, Callable[[Path], SourceInput]] = {
-    make.__name__: make for make in (embedded, pairs, unpaired, decathlon, dicom, fire)
+    make.__name__: make for make in (embedded, synthetic, pairs, unpaired, decathlon, dicom, fire)
 }
 READING = [name for name, source in SOURCES.items() if source.needs_input]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import tensorflow as tf
 
 from tfmetareg.geometry.warp import warp
-from tfmetareg.types import PairBatch
+from tfmetareg.types import AnyPairBatch
+
+P = TypeVar("P", bound=AnyPairBatch)
 
 # The exponent of the grey levels lies between 2 to the power of minus this and of plus this.
 _OCTAVES = 1.0
@@ -17,7 +21,7 @@ _COARSEST, _FINEST = 3, 8
 
 
 @tf.autograph.experimental.do_not_convert
-def task_like(pair: PairBatch, seed: tf.Tensor, number: tf.Tensor) -> PairBatch:
+def task_like(pair: P, seed: tf.Tensor, number: tf.Tensor) -> P:
     """Turns a pair into one of an artificial task, with other grey levels and other motion.
 
     All pairs of an artificial task share grey levels and orientation, which depend on its seed alone: a
@@ -26,7 +30,7 @@ def task_like(pair: PairBatch, seed: tf.Tensor, number: tf.Tensor) -> PairBatch:
     is warped by a smooth random field of its own; the field's amplitude and smoothness belong to the task.
 
     Args:
-        pair: moving and fixed, uint8 (height, width, 1) each.
+        pair: moving and fixed, and `moving_like_fixed` if there is one, uint8 (height, width, 1) each.
         seed: int64 (2,), seed of the artificial task for stateless random operations (stateful ones could
             not be checkpointed).
         number: int64 scalar, number of the pair within the task.
@@ -35,10 +39,11 @@ def task_like(pair: PairBatch, seed: tf.Tensor, number: tf.Tensor) -> PairBatch:
         The new pair, uint8 (height, width, 1) each.
     """
     own = tf.random.split(seed, 5)
-    moving, fixed = (tf.image.convert_image_dtype(image, tf.float32)[None] for image in pair)
-    moving = warp(moving, _motion(tf.shape(moving), own[0], tf.random.fold_in(own[1], number)))
-    both = _grey_levels(_turned(tf.concat([moving, fixed], 0), own[2]), own[3])
-    return PairBatch(*tf.unstack(tf.image.convert_image_dtype(both, tf.uint8, saturate=True)))
+    floats = type(pair)(*[tf.image.convert_image_dtype(image, tf.float32)[None] for image in pair])
+    motion = _motion(tf.shape(floats.moving), own[0], tf.random.fold_in(own[1], number))
+    moved = [image if image is floats.fixed else warp(image, motion) for image in floats]
+    images = _grey_levels(_turned(tf.concat(moved, 0), own[2]), own[3])
+    return type(pair)(*tf.unstack(tf.image.convert_image_dtype(images, tf.uint8, saturate=True)))
 
 
 def _motion(shape: tf.Tensor, task_seed: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import heapq
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, TypeVar, Union
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,9 @@ from tfmetareg.data.schema import Manifest, Split, parse_pair
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.imaging.names import name_on_disk
-from tfmetareg.types import PairBatch
+from tfmetareg.types import AnyPairBatch, ContrastPairBatch, PairBatch
+
+P = TypeVar("P", bound=AnyPairBatch)
 
 # Number of serialized records in the shuffle buffer. Small, since checkpoints store the buffer; records are
 # written in random order, so it only has to vary the order from epoch to epoch.
@@ -139,7 +141,13 @@ def realigned(pairs: tf.data.Dataset, alignments: np.ndarray) -> tf.data.Dataset
 
 
 def pair_stream(
-    records: Records, task: str, split: str, *, seed: int, limit: Optional[int] = None
+    records: Records,
+    task: str,
+    split: str,
+    *,
+    seed: int,
+    limit: Optional[int] = None,
+    contrasts: bool = False,
 ) -> tf.data.Dataset:
     """Endless image pairs of a split, in another order each epoch.
 
@@ -151,10 +159,11 @@ def pair_stream(
         task, split: names of the task and of its split.
         seed: seed of the order, and of the choice of pairs with `limit`.
         limit: largest number of pairs to use, None for all; smaller subsets are nested in larger ones.
+        contrasts: gives ContrastPairBatch, for use together with tasks of two contrasts.
 
     Returns:
         Elements are PairBatch of single pairs, uint8 (height, width, 1), with the moving image aligned if the
-        task is.
+        task is; ContrastPairBatch with `contrasts`.
     """
     shards = _shards(records, task, split)
     count = len(shards)
@@ -163,13 +172,21 @@ def pair_stream(
         serialized = tf.data.Dataset.from_tensor_slices(_drawn(shards.flat_map(_read), limit, seed))
     serialized = serialized.shuffle(_SHUFFLE_BUFFER, seed=seed + 1).repeat()
     image_shape, align = records.manifest.image_shape, records.manifest.align_of(task)
+    two_contrasts = records.manifest.task(task).two_contrasts
 
-    def images(text: tf.Tensor) -> PairBatch:
+    def images(text: tf.Tensor) -> AnyPairBatch:
         record = parse_pair(text)
-        pair = _images(record, image_shape)
-        if align == "none":
-            return pair
-        return PairBatch(align_image(pair.moving, record["alignment"]), pair.fixed)
+        moving, fixed = _images(record, image_shape)
+        if align != "none":
+            moving = align_image(moving, record["alignment"])
+        if not contrasts:
+            return PairBatch(moving, fixed)
+        if not two_contrasts:
+            return ContrastPairBatch(moving, fixed, moving)
+        like_fixed = tf.ensure_shape(record["moving_like_fixed"], [*image_shape, 1])
+        if align != "none":
+            like_fixed = align_image(like_fixed, record["alignment"])
+        return ContrastPairBatch(moving, fixed, like_fixed)
 
     return serialized.map(images)
 
@@ -219,9 +236,9 @@ def damage_named(records: Records, tasks: Sequence[str]) -> Iterator[None]:
         raise records.explain(tasks, error) from None
 
 
-def as_floats(pair: PairBatch) -> PairBatch:
+def as_floats(pair: P) -> P:
     """The images as float32 in [0, 1], from float32 in [0, 1] or uint8."""
-    return PairBatch(*[tf.image.convert_image_dtype(image, tf.float32) for image in pair])
+    return type(pair)(*[tf.image.convert_image_dtype(image, tf.float32) for image in pair])
 
 
 def _shards(records: Records, task: str, split: str) -> tf.data.Dataset:

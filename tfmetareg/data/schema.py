@@ -44,6 +44,8 @@ _FEATURES = {
     "fixed_labels": tf.io.FixedLenFeature([], tf.string, default_value=""),
     # Only in records of pairs whose labels are not all from 0 to 255.
     "label_values": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+    # Only in records of pairs in two contrasts.
+    "moving_like_fixed": tf.io.FixedLenFeature([], tf.string, default_value=""),
     # Absent from records of older versions, which had no alignment: the identity.
     "alignment": tf.io.FixedLenFeature([2, 3], tf.float32, default_value=no_alignment().tolist()),
 }
@@ -58,24 +60,19 @@ def encode_pair(pair: ImagePair) -> bytes:
     ('pair 1', [[0, 1, 2], [3, 4, 5]])
 
     Args:
-        pair: moving and fixed are uint8 (height, width), and so are the codes of their labels, if any.
+        pair: moving and fixed are uint8 (height, width), and so are the codes of their labels and
+            `moving_like_fixed`, if any.
             `split` and `task` are not stored: the shard's name gives them.
 
     Returns:
         A serialized `tf.train.Example`. Unknown spacing is stored as NaN, missing labels as an empty string;
-        `label_values` only where it is not None.
+        `label_values` and `moving_like_fixed` only where they are not None.
 
     Raises:
         ValueError: images or labels that are not uint8 or differ in shape, labels of one image only, or
             different numbers of landmarks.
     """
-    for name in ("moving", "fixed"):
-        if getattr(pair, name).dtype != np.uint8:
-            raise ValueError(f"{pair.key}: {name} must be uint8, got {getattr(pair, name).dtype}.")
-    if pair.moving.ndim != 2 or pair.moving.shape != pair.fixed.shape:
-        raise ValueError(
-            f"{pair.key}: moving {pair.moving.shape} and fixed {pair.fixed.shape} must be 2D and equal."
-        )
+    _check_images(pair)
     if len(pair.moving_landmarks) != len(pair.fixed_landmarks):
         raise ValueError(
             f"{pair.key}: {len(pair.moving_landmarks)} moving and {len(pair.fixed_landmarks)} "
@@ -101,8 +98,26 @@ def encode_pair(pair: ImagePair) -> bytes:
     }
     if pair.label_values is not None:
         features["label_values"] = _ints(pair.label_values.tolist())
+    if pair.moving_like_fixed is not None:
+        features["moving_like_fixed"] = _bytes(np.ascontiguousarray(pair.moving_like_fixed).tobytes())
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
+
+
+def _check_images(pair: ImagePair) -> None:
+    for name in ("moving", "fixed", "moving_like_fixed"):
+        image = getattr(pair, name)
+        if image is not None and image.dtype != np.uint8:
+            raise ValueError(f"{pair.key}: {name} must be uint8, got {image.dtype}.")
+    if pair.moving.ndim != 2 or pair.moving.shape != pair.fixed.shape:
+        raise ValueError(
+            f"{pair.key}: moving {pair.moving.shape} and fixed {pair.fixed.shape} must be 2D and equal."
+        )
+    if pair.moving_like_fixed is not None and pair.moving_like_fixed.shape != pair.moving.shape:
+        raise ValueError(
+            f"{pair.key}: moving_like_fixed {pair.moving_like_fixed.shape} must have the shape of moving, "
+            f"{pair.moving.shape}."
+        )
 
 
 def _check_labels(pair: ImagePair) -> None:
@@ -132,11 +147,12 @@ def parse_pair(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         moving_spacing, fixed_spacing: float32 (2,), mm; NaN if unknown.
         moving_labels, fixed_labels: uint8 (height, width, 1); (height, width, 0) without labels.
         label_values: int64 (n,), the labels of the codes 1 to n; (0,) where labels are their own codes.
+        moving_like_fixed: uint8 (height, width, 1); (height, width, 0) for pairs of one contrast.
         alignment: float32 (2, 3), not yet applied to image, landmarks and labels.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
     shape = tf.stack([record.pop("height"), record.pop("width"), -1])
-    for name in ("moving", "fixed", "moving_labels", "fixed_labels"):
+    for name in ("moving", "fixed", "moving_labels", "fixed_labels", "moving_like_fixed"):
         record[name] = tf.reshape(tf.io.decode_raw(record[name], tf.uint8), shape)
     return record
 
@@ -149,7 +165,7 @@ def decode_pair(serialized: bytes) -> ImagePair:
         value = record[name]
         return None if np.isnan(value).any() else (float(value[0]), float(value[1]))
 
-    def labels(name: str) -> Optional[np.ndarray]:
+    def optional(name: str) -> Optional[np.ndarray]:
         return record[name][..., 0] if record[name].size else None
 
     return ImagePair(
@@ -161,9 +177,10 @@ def decode_pair(serialized: bytes) -> ImagePair:
         fixed_landmarks=record["fixed_landmarks"],
         moving_spacing=spacing("moving_spacing"),
         fixed_spacing=spacing("fixed_spacing"),
-        moving_labels=labels("moving_labels"),
-        fixed_labels=labels("fixed_labels"),
+        moving_labels=optional("moving_labels"),
+        fixed_labels=optional("fixed_labels"),
         label_values=record["label_values"] if record["label_values"].size else None,
+        moving_like_fixed=optional("moving_like_fixed"),
         alignment=record["alignment"],
     )
 
@@ -211,6 +228,8 @@ class Task:
         splits: by name.
         preprocessing: what was done to its images otherwise than the manifest's `preprocessing` says, of the
             keys in `PER_TASK`.
+        two_contrasts: whether the images of its pairs differ in contrast: each record then also holds
+            `moving_like_fixed`.
     """
 
     name: str
@@ -218,12 +237,14 @@ class Task:
     modality: str
     splits: dict[str, Split]
     preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
+    two_contrasts: bool = False
 
     def describe(self) -> dict[str, Any]:
-        """The task as the manifest stores it; a task like the others has no `preprocessing` of its own."""
+        """The task as the manifest stores it: without `preprocessing` and `two_contrasts` if it has none."""
         content = dataclasses.asdict(self)
-        if not self.preprocessing:
-            del content["preprocessing"]
+        for name in ("preprocessing", "two_contrasts"):
+            if not content[name]:
+                del content[name]
         return content
 
 
@@ -269,6 +290,10 @@ class Manifest:
         if not any(self.task(task).preprocessing for task in tasks):
             return self.preprocessing
         return {**self.preprocessing, "align": max(map(self.align_of, tasks), key=KINDS.index)}
+
+    def any_two_contrasts(self, tasks: Sequence[str]) -> bool:
+        """Whether some of the tasks have images in two contrasts."""
+        return any(self.task(task).two_contrasts for task in tasks)
 
     def align_of(self, task: str) -> str:
         """How the pairs of a task were aligned: "none", "rigid" or "affine"."""
@@ -323,6 +348,7 @@ class Manifest:
                         for name, split in task["splits"].items()
                     },
                     preprocessing=dict(task.get("preprocessing", {})),
+                    two_contrasts=bool(task.get("two_contrasts", False)),
                 )
                 for task in content["tasks"]
             )

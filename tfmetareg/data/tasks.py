@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfmetareg.data.augmentation import task_like
 from tfmetareg.data.records import Records, pair_stream, ready_ahead
 from tfmetareg.errors import UserError
-from tfmetareg.types import Episode, PairBatch
+from tfmetareg.types import AnyPairBatch, ContrastEpisode, Episode
 
 
 def task_pairs(
@@ -23,9 +23,11 @@ def task_pairs(
         batch_size: pairs per batch.
 
     Returns:
-        Elements are PairBatch, (batch_size, height, width, 1) uint8 each.
+        Elements are PairBatch, (batch_size, height, width, 1) uint8 each; ContrastPairBatch if the task has
+        two contrasts.
     """
-    pairs = pair_stream(records, task, split, seed=seed, limit=limit)
+    contrasts = records.manifest.any_two_contrasts([task])
+    pairs = pair_stream(records, task, split, seed=seed, limit=limit, contrasts=contrasts)
     return ready_ahead(pairs.batch(batch_size, drop_remainder=True))
 
 
@@ -52,13 +54,16 @@ def mixed_pairs(
         augment: turns each pair into one of an artificial task of its own, see `augmentation`.
 
     Returns:
-        Elements are PairBatch, (batch_size, height, width, 1) uint8 each.
+        Elements are PairBatch, (batch_size, height, width, 1) uint8 each; ContrastPairBatch if a task has two
+        contrasts.
     """
     pool = [(task, "train") for task in tasks]
     if target:
         pool.append((target, records.learning_split(target)))
+    contrasts = records.manifest.any_two_contrasts([task for task, _ in pool])
     streams = [
-        pair_stream(records, task, split, seed=seed + 2 * index) for index, (task, split) in enumerate(pool)
+        pair_stream(records, task, split, seed=seed + 2 * index, contrasts=contrasts)
+        for index, (task, split) in enumerate(pool)
     ]
     sizes = [1 if tasks_equally else records.pair_count(task, split) for task, split in pool]
     shares = tf.constant(sizes, tf.float32)
@@ -94,7 +99,8 @@ def episodes(
         augment: turns each task drawn into an artificial one, see `augmentation`.
 
     Returns:
-        Elements are Episode, (m, k, batch_size, height, width, 1) uint8 each.
+        Elements are Episode, (m, k, batch_size, height, width, 1) uint8 each; ContrastEpisode if a task has
+        two contrasts.
 
     Raises:
         UserError: fewer than m tasks.
@@ -105,8 +111,10 @@ def episodes(
             f"({len(tasks)}: {', '.join(tasks)})."
         )
 
+    contrasts = records.manifest.any_two_contrasts(tasks)
+
     def adaptations(index: int, task: str) -> tf.data.Dataset:
-        pairs = pair_stream(records, task, "train", seed=seed + 2 * index)
+        pairs = pair_stream(records, task, "train", seed=seed + 2 * index, contrasts=contrasts)
         if augment:
             pairs = _as_other_tasks(pairs, [seed, index], inner_steps * batch_size)
         return pairs.batch(batch_size, drop_remainder=True).batch(inner_steps, drop_remainder=True)
@@ -117,13 +125,14 @@ def episodes(
 
     drawn = _interleaved([adaptations(index, task) for index, task in enumerate(tasks)], choose)
     joined = drawn.batch(meta_batch_size, drop_remainder=True)
-    return ready_ahead(joined.map(lambda pairs: Episode(*pairs)))
+    episode = ContrastEpisode if contrasts else Episode
+    return ready_ahead(joined.map(lambda pairs: episode(*pairs)))
 
 
 def _as_other_tasks(pairs: tf.data.Dataset, seed: Sequence[int], length: int) -> tf.data.Dataset:
     """Turns every `length` consecutive pairs into pairs of one artificial task."""
 
-    def other(number: tf.Tensor, pair: PairBatch) -> PairBatch:
+    def other(number: tf.Tensor, pair: AnyPairBatch) -> AnyPairBatch:
         return task_like(pair, tf.random.fold_in(tf.constant(seed, tf.int64), number // length), number)
 
     return pairs.enumerate().map(other)

@@ -145,7 +145,7 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
 
     Returns:
         The pair with uint8 images of `image_size`, the codes of their labels, and the alignment of the moving
-        image, not applied.
+        image, not applied. `moving_like_fixed` is treated as the moving image.
 
     Raises:
         UserError: an image that is not 2D, not finite or constant, does not
@@ -163,6 +163,11 @@ def prepare_pair(pair: ImagePair, preprocessing: Preprocessing) -> ImagePair:
             changed[f"{name}_spacing"] = mapping.spacing(spacing)
         if labels is not None:
             changed[f"{name}_labels"] = mapping.labels(labels)
+    if pair.moving_like_fixed is not None:
+        where = f"pair {pair.key}, moving image in the fixed image's contrast"
+        changed["moving_like_fixed"] = prepare_image(
+            pair.moving_like_fixed, preprocessing, where, pair.moving_spacing
+        )
     if pair.moving_labels is not None and pair.fixed_labels is not None:
         codes = label_codes(changed["moving_labels"], changed["fixed_labels"], f"pair {pair.key}")
         changed["moving_labels"], changed["fixed_labels"], changed["label_values"] = codes
@@ -260,7 +265,8 @@ def check_pair(pair: ImagePair) -> None:
     Raises:
         UserError: an image that `check_image` refuses, landmarks outside their image, or different numbers of
             landmarks.
-        ValueError: labels of another shape than their image, which is a bug of the source.
+        ValueError: labels or `moving_like_fixed` of another shape than their image, which is a bug of the
+            source.
     """
     for name in ("moving", "fixed"):
         check_image(getattr(pair, name), f"pair {pair.key}, {name} image")
@@ -272,6 +278,10 @@ def check_pair(pair: ImagePair) -> None:
         labels = getattr(pair, f"{name}_labels")
         if labels is not None and labels.shape != getattr(pair, name).shape:
             raise ValueError(f"pair {pair.key}: {name} labels must have the shape of the image.")
+    if pair.moving_like_fixed is not None:
+        check_image(pair.moving_like_fixed, f"pair {pair.key}, moving image in the fixed image's contrast")
+        if pair.moving_like_fixed.shape != pair.moving.shape:
+            raise ValueError(f"pair {pair.key}: moving_like_fixed must have the shape of the moving image.")
     if len(pair.moving_landmarks) != len(pair.fixed_landmarks):
         raise UserError(
             f"pair {pair.key}: {len(pair.moving_landmarks)} moving and {len(pair.fixed_landmarks)} fixed "

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfmetareg.training import weight_algebra
 from tfmetareg.training.optim import reset_optimizer
 from tfmetareg.training.steps import LossFn, adapt, gradient_step
-from tfmetareg.types import Episode, LossTerms, PairBatch
+from tfmetareg.types import AnyEpisode, LossTerms
 
 
 class Replica(NamedTuple):
@@ -25,7 +25,7 @@ def reptile_step(
     inner: tf.keras.optimizers.legacy.Optimizer,
     outer: tf.keras.optimizers.legacy.Optimizer,
     loss_fn: LossFn,
-    episode: Episode,
+    episode: AnyEpisode,
     *,
     reset_inner: str = "never",
 ) -> dict[str, tf.Tensor]:
@@ -38,6 +38,7 @@ def reptile_step(
     >>> from tfmetareg.models.registry import build_model
     >>> from tfmetareg.training.losses import registration_loss
     >>> from tfmetareg.training.optim import build_optimizer
+    >>> from tfmetareg.types import Episode
     >>> model = build_model("vxm_dense", (16, 16), features=[[4], [4, 4]])
     >>> inner = build_optimizer("adam", 1e-3, model.trainable_variables)
     >>> outer = build_optimizer("sgd", 0.5, model.trainable_variables)
@@ -55,7 +56,8 @@ def reptile_step(
         model: `warped, displacement = model([moving, fixed])`; its weights are theta, before and after.
         inner, outer: optimizers built for the model's trainable variables.
         loss_fn: (pair, warped, displacement) -> LossTerms.
-        episode: moving and fixed, (m, k, batch, height, width, 1) each, float32 in [0, 1] or uint8.
+        episode: moving and fixed, (m, k, batch, height, width, 1) each, float32 in [0, 1] or uint8. If it has
+            `moving_like_fixed`, that is what the loss sees warped.
         reset_inner: "never" keeps the inner optimizer's slots from task to task, "task" zeroes them before
             each task.
 
@@ -77,7 +79,7 @@ def reptile_step(
         weight_algebra.assign(variables, theta)
         if reset_inner == "task":
             reset_optimizer(inner)
-        terms = adapt(model, inner, loss_fn, PairBatch(episode.moving[task], episode.fixed[task]))
+        terms = adapt(model, inner, loss_fn, episode.pairs(task))
         deltas = weight_algebra.add_difference(deltas, variables, theta)
         losses += tf.stack(terms)
     weight_algebra.assign(variables, theta)
@@ -89,7 +91,7 @@ def reptile_step_side_by_side(
     replicas: Sequence[Replica],
     outer: tf.keras.optimizers.legacy.Optimizer,
     loss_fn: LossFn,
-    episode: Episode,
+    episode: AnyEpisode,
 ) -> dict[str, tf.Tensor]:
     """`reptile_step` with `reset_inner="task"`, all tasks adapted at the same time.
 
@@ -117,8 +119,7 @@ def reptile_step_side_by_side(
     steps = tf.shape(episode.moving)[1]
     for index in tf.range(steps):
         for task, replica in enumerate(replicas):
-            pair = PairBatch(episode.moving[task, index], episode.fixed[task, index])
-            losses += tf.stack(gradient_step(*replica, loss_fn, pair))
+            losses += tf.stack(gradient_step(*replica, loss_fn, episode.pairs(task, index)))
     deltas = weight_algebra.zeros_like(theta)
     for replica in replicas:
         deltas = weight_algebra.add_difference(deltas, replica.model.trainable_variables, theta)

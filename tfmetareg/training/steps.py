@@ -7,13 +7,17 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfmetareg.data.records import as_floats
-from tfmetareg.types import LossTerms, PairBatch
+from tfmetareg.geometry.warp import warp
+from tfmetareg.types import AnyPairBatch, ContrastPairBatch, LossTerms, PairBatch
 
 LossFn = Callable[[PairBatch, tf.Tensor, tf.Tensor], LossTerms]
 
 
 def gradient_step(
-    model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer, loss_fn: LossFn, pair: PairBatch
+    model: tf.keras.Model,
+    optimizer: tf.keras.optimizers.legacy.Optimizer,
+    loss_fn: LossFn,
+    pair: AnyPairBatch,
 ) -> LossTerms:
     """Updates the model once, on one batch: the step of pretraining, of the inner loop and of fine-tuning.
 
@@ -31,7 +35,8 @@ def gradient_step(
         model: `warped, displacement = model([moving, fixed])`.
         optimizer: built for the model's trainable variables.
         loss_fn: (pair, warped, displacement) -> LossTerms.
-        pair: moving and fixed, (batch, height, width, 1) each, float32 in [0, 1] or uint8.
+        pair: moving and fixed, (batch, height, width, 1) each, float32 in [0, 1] or uint8. If it has
+            `moving_like_fixed`, that is what the loss sees warped.
 
     Returns:
         The loss before the update.
@@ -40,13 +45,18 @@ def gradient_step(
     variables = model.trainable_variables
     with tf.GradientTape() as tape:
         warped, displacement = model([pair.moving, pair.fixed], training=True)
-        terms = loss_fn(pair, warped, displacement)
+        if isinstance(pair, ContrastPairBatch):
+            warped = warp(pair.moving_like_fixed, displacement)
+        terms = loss_fn(PairBatch(pair.moving, pair.fixed), warped, displacement)
     optimizer.apply_gradients(zip(tape.gradient(terms.total, variables), variables))
     return terms
 
 
 def adapt(
-    model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer, loss_fn: LossFn, pairs: PairBatch
+    model: tf.keras.Model,
+    optimizer: tf.keras.optimizers.legacy.Optimizer,
+    loss_fn: LossFn,
+    pairs: AnyPairBatch,
 ) -> LossTerms:
     """Makes k gradient steps, one after the other, as one graph loop.
 
@@ -62,7 +72,7 @@ def adapt(
 
     Args:
         model, optimizer, loss_fn: as for `gradient_step`.
-        pairs: moving and fixed, (k, batch, height, width, 1) each, float32 in [0, 1] or uint8.
+        pairs: as for `gradient_step`, (k, batch, height, width, 1) each.
 
     Returns:
         Mean of the k losses, each before its update.
@@ -70,7 +80,7 @@ def adapt(
     steps = tf.shape(pairs.moving)[0]
     total = LossTerms(*tf.unstack(tf.zeros(3)))
     for index in tf.range(steps):
-        terms = gradient_step(model, optimizer, loss_fn, PairBatch(pairs.moving[index], pairs.fixed[index]))
+        terms = gradient_step(model, optimizer, loss_fn, type(pairs)(*[images[index] for images in pairs]))
         total = LossTerms(*[one + other for one, other in zip(total, terms)])
     return LossTerms(*[value / tf.cast(steps, tf.float32) for value in total])
 

@@ -112,7 +112,7 @@ def abdomen_slice(
     Returns:
         float32 (height, width), Hounsfield units, at least -1000.
     """
-    image, body = _anatomy(trunk, slice_index, shape)
+    image, body = anatomy(trunk, slice_index, shape)
     frame = min(shape)
     image = ndimage.gaussian_filter(image, 0.0035 * frame)
     rng = keyed_rng(seed, "abdomen noise", subject, slice_index)
@@ -121,7 +121,7 @@ def abdomen_slice(
     return np.maximum(image + _NOISE * grain * body, HOUNSFIELD["air"]).astype(np.float32)
 
 
-def _anatomy(trunk: Trunk, slice_index: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def anatomy(trunk: Trunk, slice_index: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free slice in Hounsfield units, and the share of each pixel inside the body."""
     z = trunk.highest - SPACING * slice_index
     pixel = 1.0 / min(shape)

@@ -26,12 +26,14 @@ class SourceTask:
         modality: free text for the manifest, for instance "OCTA".
         pairs: raw pairs, read or made one at a time; can be iterated more than once.
             Keys are unique within the task.
+        two_contrasts: whether every pair has `moving_like_fixed`, its images being in different contrasts.
     """
 
     name: str
     role: str
     modality: str
     pairs: Iterable[ImagePair]
+    two_contrasts: bool = False
 
 
 # Yields some of a task's pairs, anew at each call.

@@ -91,6 +91,16 @@ def test_records_of_before_there_were_labels_still_read():
     np.testing.assert_array_equal(old.moving, labelled_pair().moving)
 
 
+def test_a_copy_in_the_other_contrast_comes_back_and_others_do_without():
+    pair = dataclasses.replace(labelled_pair(), moving_like_fixed=labelled_pair().moving // 2)
+    np.testing.assert_array_equal(decode_pair(encode_pair(pair)).moving_like_fixed, pair.moving_like_fixed)
+    assert parse_pair(encode_pair(pair))["moving_like_fixed"].shape == (3, 4, 1)
+    assert decode_pair(encode_pair(labelled_pair())).moving_like_fixed is None
+    for wrong in (np.zeros((3, 4), np.float32), np.zeros((4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="moving_like_fixed"):
+            encode_pair(dataclasses.replace(pair, moving_like_fixed=wrong))
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

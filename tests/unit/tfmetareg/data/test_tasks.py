@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tfmetareg.data.records import Records, examples
 from tfmetareg.data.tasks import episodes, mixed_pairs, task_pairs
 from tfmetareg.errors import UserError
 from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.types import ContrastEpisode, ContrastPairBatch, Episode, PairBatch
 from tfrecords_builder.build import build
 
 TASKS = ["task_a", "task_b", "task_c"]
@@ -20,6 +22,59 @@ TASKS = ["task_a", "task_b", "task_c"]
 def stored(image) -> bytes:
     """The bytes that a record holds of an image in [0, 1]."""
     return np.rint(image.numpy() * 255).astype(np.uint8).tobytes()
+
+
+@pytest.fixture(scope="module")
+def contrasts(tmp_path_factory):
+    """Records of a task in one contrast, `plain`, and of one in two, `inverse`."""
+    root = tmp_path_factory.mktemp("contrasts")
+    plain, inverse = (source_task(name, "source", 2.0, {"train": 4}) for name in ("plain", "inverse"))
+    pairs = [
+        dataclasses.replace(pair, moving=np.abs(pair.moving), moving_like_fixed=pair.moving)
+        for pair in inverse.pairs
+    ]
+    inverse = dataclasses.replace(inverse, pairs=pairs, two_contrasts=True)
+    build([plain, inverse], root, preprocessing=Preprocessing((32, 32)), say=lambda line: None)
+    return Records(root)
+
+
+def like_fixed(records) -> dict[bytes, bytes]:
+    """What the loss compares in place of each moving image."""
+    copies = {}
+    for task in ("plain", "inverse"):
+        for example in examples(records, task, "train"):
+            moving = stored(example["moving"])
+            copies[moving] = moving if task == "plain" else example["moving_like_fixed"].numpy().tobytes()
+    return copies
+
+
+def test_copies_in_the_other_contrast_come_with_their_pairs(contrasts):
+    copies, tasks = like_fixed(contrasts), ["plain", "inverse"]
+    assert sum(moving == copy for moving, copy in copies.items()) == 4
+    options = dict(meta_batch_size=2, inner_steps=2, batch_size=2, seed=0)
+    for batches, kind in (
+        (episodes(contrasts, tasks, **options), ContrastEpisode),
+        (mixed_pairs(contrasts, tasks, batch_size=4, seed=0), ContrastPairBatch),
+        (task_pairs(contrasts, "inverse", "train", batch_size=2, seed=0), ContrastPairBatch),
+    ):
+        batch = next(iter(batches))
+        assert type(batch) is kind
+        moving, copied = (np.reshape(batch[place], (-1, 32, 32)) for place in (0, 2))
+        assert [copies[image.tobytes()] for image in moving] == [image.tobytes() for image in copied]
+
+
+def test_without_tasks_of_two_contrasts_there_are_no_copies(contrasts):
+    options = dict(meta_batch_size=1, inner_steps=2, batch_size=2, seed=0)
+    assert type(next(iter(episodes(contrasts, ["plain"], **options)))) is Episode
+    assert type(next(iter(mixed_pairs(contrasts, ["plain"], batch_size=2, seed=0)))) is PairBatch
+    assert type(next(iter(task_pairs(contrasts, "plain", "train", batch_size=2, seed=0)))) is PairBatch
+
+
+def test_copies_are_augmented_with_their_pairs(contrasts):
+    mixed = mixed_pairs(contrasts, ["plain", "inverse"], batch_size=8, seed=0, augment=True)
+    batch = next(iter(mixed))
+    equal = [np.array_equal(moving, copy) for moving, copy in zip(batch.moving, batch.moving_like_fixed)]
+    assert 0 < sum(equal) < 8
 
 
 @pytest.fixture

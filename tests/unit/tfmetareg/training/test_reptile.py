@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +13,7 @@ from tfmetareg.training.losses import registration_loss
 from tfmetareg.training.optim import build_optimizer
 from tfmetareg.training.reptile import Replica, reptile_step, reptile_step_side_by_side
 from tfmetareg.training.steps import adapt, gradient_step
-from tfmetareg.types import Episode, PairBatch
+from tfmetareg.types import ContrastEpisode, Episode, PairBatch
 
 
 def random_episode(seed: int, tasks: int = 3, steps: int = 4, batch: int = 1) -> Episode:
@@ -214,3 +216,21 @@ def test_a_replica_for_each_task_is_needed(small_model):
     with pytest.raises(ValueError, match="1 replicas for 3 tasks"):
         replicas = [Replica(model, None)]
         reptile_step_side_by_side(model, replicas, None, registration_loss, random_episode(0))
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_copies_of_an_episode_reach_the_loss(small_model, side_by_side):
+    episode = random_episode(0)
+    other = random_episode(1).moving
+    similarities = []
+    for given in (episode, ContrastEpisode(*episode, episode.moving), ContrastEpisode(*episode, other)):
+        model = small_model()
+        inner, outer = optimizers(model)
+        if side_by_side:
+            replicas = [Replica(copy, optimizers(copy)[0]) for copy in (small_model() for _ in range(3))]
+            step = functools.partial(reptile_step_side_by_side, model, replicas, outer, registration_loss)
+        else:
+            step = functools.partial(reptile_step, model, inner, outer, registration_loss, reset_inner="task")
+        similarities.append(float(tf.function(step)(given)["similarity"]))
+    assert similarities[1] == pytest.approx(similarities[0], rel=1e-5)
+    assert abs(similarities[2] - similarities[0]) > 1e-3
