@@ -8,7 +8,7 @@ PEER_STAMP := $(PEER)/.installed
 BEAM := .venv-beam
 BEAM_STAMP := $(BEAM)/.installed
 
-.PHONY: setup demo check test test-long test-fast coverage test-beam docs bench bench-pytorch bench-build real lint lock clean
+.PHONY: setup demo check test test-long test-fast coverage test-beam docs bench bench-pytorch bench-build real start lint lock clean
 
 setup: $(STAMP)
 
@@ -93,6 +93,10 @@ WORK ?= runs/real
 
 real: setup
 	PYTHON=$(PY) sh scripts/real.sh $(DATA) $(WORK)
+
+# The weights that come with the package, made again from nothing: half an hour on two quiet cores.
+start: setup
+	PYTHON=$(PY) sh scripts/start.sh runs/start
 
 # Needs uv. One lock file for all three Python versions; it names no index.
 lock:
