@@ -147,10 +147,10 @@ def _warped(key: str, moving: np.ndarray, fixed: np.ndarray, rng: np.random.Gene
 
 def quality(pair: ImagePair, alignment: np.ndarray, scale: Scale) -> float:
     """How well an alignment fits a pair: mean landmark distance in pixels, or mean Dice, or the NCC."""
-    if scale is PIXELS:
+    if scale == PIXELS:
         carried = points_to_moving(pair.fixed_landmarks, alignment)
         return float(np.linalg.norm(carried - pair.moving_landmarks, axis=1).mean())
-    if scale is NCC:
+    if scale == NCC:
         return float(np.corrcoef(resample(pair.moving, alignment).ravel(), pair.fixed.ravel())[0, 1])
     codes = [code for code in np.unique(pair.fixed_labels) if code]
     matrix, shift = alignment[:, :2], alignment[:, 2]
