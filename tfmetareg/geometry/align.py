@@ -26,19 +26,21 @@ NETWORK_REACH = 0.04
 
 # Rotations of the moving image in degrees, and number of phase-correlation peaks, to start from.
 _ANGLES = (0, -8, 8, -4, 4)
-_PEAKS = 3
+_PEAKS = 2
 # Smoothing of the phase correlation, as a share of the height: detail finer than this differs between scans.
 _FINE = 0.006
-# The best of many alignments agrees somewhat by chance: unrelated textures and images of other subjects reach
-# 6.8 times the agreement under an average shift (and 0.3 where they consist of a few blobs), real pairs 7.8
-# times and more. What agrees less than both limits is chance.
-_CHANCE, _MOST_BY_CHANCE = 7.0, 0.35
+# The best of many alignments agrees somewhat by chance: unrelated textures reach 5.8 times the agreement under
+# an average shift (and 0.3 where they consist of a few blobs), two discs of different animals 6.8, all other
+# pairs 9 and more. What stays below both limits is chance.
+_CHANCE, _MOST_BY_CHANCE = 6.0, 0.35
 # Least heights of the images on which the result is refined, and all starts; of `likely_shift`.
 _HEIGHT, _SEARCH_HEIGHT, _PROBE_HEIGHT = 160, 64, 200
 # Pixels by which images are smoothed ahead of their edges, and edges of the two sizes ahead of the search.
 _SMOOTH, _SMOOTH_EDGES, _SMOOTH_COARSE = 1.0, 0.5, 1.5
 # Steps at most from each start, for each of the best two results, and on the finer images.
-_ROUGH, _BETTER, _LAST = 8, 15, 12
+_ROUGH, _BETTER, _LAST = 5, 15, 12
+# Steps that move no corner by more, in pixels, are the last ones: on coarse and on finer images.
+_COARSE_TOLERANCE, _TOLERANCE = 0.2, 0.1
 # Smaller images are not aligned.
 _MIN_SIDE = 32
 
@@ -71,11 +73,11 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     again = max(1, min(images[1].shape) // _SEARCH_HEIGHT)
     coarse = Refinement(*(_smoothed(_shrunk(each, again), _SMOOTH_COARSE) for each in edges), kind)
     fine = Refinement(*(_smoothed(each, _SMOOTH_EDGES) for each in edges), kind)
-    rough = [coarse.search(_reduced(start, again), _ROUGH, 0.1) for start in _starts(*images)]
+    rough = [coarse.search(_reduced(start, again), _ROUGH, _COARSE_TOLERANCE) for start in _starts(*images)]
     rough.sort(key=lambda found: -found.agreement)
-    better = [coarse.search(found.alignment, _BETTER, 0.1) for found in rough[:2]]
+    better = [coarse.search(found.alignment, _BETTER, _COARSE_TOLERANCE) for found in rough[:2]]
     best = max(better, key=lambda found: found.agreement)
-    last = fine.search(_enlarged(best.alignment, again), _LAST, 0.05)
+    last = fine.search(_enlarged(best.alignment, again), _LAST, _TOLERANCE)
     if last.agreement <= max(fine.agreement(no_alignment()), _by_chance(fine.moving, fine.fixed)):
         return no_alignment()
     return _enlarged(last.alignment, factor).astype(np.float32)
@@ -228,12 +230,13 @@ def _phase_peaks(
     for degrees in angles:
         angle = np.deg2rad(degrees)
         matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        turned = ndimage.affine_transform(moving, matrix, centre - matrix @ centre, order=1, mode="nearest")
+        offset = centre - matrix @ centre
+        turned = ndimage.affine_transform(moving, matrix, offset, order=1, mode="nearest") if degrees else moving
         product = _windowed_spectrum(turned, window) * target
         correlation = fft.irfft2(product / np.maximum(np.abs(product), 1e-9) * smoothing, shape)
         place = np.array(np.unravel_index(correlation.argmax(), shape))
         shift = np.where(place > np.array(shape) / 2, place - shape, place)
-        yield correlation.max(), np.column_stack([matrix, centre - matrix @ centre + matrix @ shift])
+        yield correlation.max(), np.column_stack([matrix, offset + matrix @ shift])
 
 
 def _windowed_spectrum(image: np.ndarray, window: np.ndarray) -> np.ndarray:
