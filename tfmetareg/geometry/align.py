@@ -231,7 +231,9 @@ def _phase_peaks(
         angle = np.deg2rad(degrees)
         matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         offset = centre - matrix @ centre
-        turned = ndimage.affine_transform(moving, matrix, offset, order=1, mode="nearest") if degrees else moving
+        turned = (
+            ndimage.affine_transform(moving, matrix, offset, order=1, mode="nearest") if degrees else moving
+        )
         product = _windowed_spectrum(turned, window) * target
         correlation = fft.irfft2(product / np.maximum(np.abs(product), 1e-9) * smoothing, shape)
         place = np.array(np.unravel_index(correlation.argmax(), shape))

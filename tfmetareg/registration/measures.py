@@ -73,6 +73,7 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         "seen_percent": prepared.seen_percent(),
         "overlap_percent": overlap,
         "alignment": prepared.alignment.tolist(),
+        "aligned": None if prepared.align == "none" else prepared.is_aligned,
         "adaptation_loss": losses and {"first": losses[0], "last": losses[1]},
         "landmarks": landmarks,
         "labels": _labels(registration),

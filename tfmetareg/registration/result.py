@@ -24,7 +24,7 @@ from tfmetareg.imaging.direction import Turn
 from tfmetareg.imaging.image import Image
 from tfmetareg.imaging.landmark_files import LandmarkFile
 from tfmetareg.imaging.read import ImageLike, open_image
-from tfmetareg.types import ImagePair, Note, no_alignment
+from tfmetareg.types import ImagePair, Note, is_aligned
 
 # What each part of the work took, by name.
 Seconds = dict[str, float]
@@ -78,7 +78,7 @@ class PreparedPair(NamedTuple):
     @property
     def is_aligned(self) -> bool:
         """Whether an alignment other than the identity was found."""
-        return not np.array_equal(self.alignment, no_alignment())
+        return is_aligned(self.alignment)
 
     @property
     def network_input(self) -> tuple[np.ndarray, np.ndarray]:

@@ -166,7 +166,7 @@ def test_what_lies_elsewhere_before_an_even_background_is_found(background):
     moving = discs(background)
     matrix, shift = truth[:, :2], truth[:, 2]
     fixed = ndimage.affine_transform(moving, matrix, shift, order=1, mode="nearest")
-    assert error(align(moving, fixed), truth) < 0.5
+    assert error(align(moving, fixed), truth) < 1.5
 
 
 @pytest.mark.parametrize("seed", range(4))
