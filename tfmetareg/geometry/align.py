@@ -29,9 +29,9 @@ _ANGLES = (0, -8, 8, -4, 4)
 _PEAKS = 2
 # Smoothing of the phase correlation, as a share of the height: detail finer than this differs between scans.
 _FINE = 0.006
-# The best of many alignments agrees somewhat by chance: unrelated textures reach 5.8 times the agreement under
-# an average shift (and 0.3 where they consist of a few blobs), two discs of different animals 6.8, all other
-# pairs 9 and more. What stays below both limits is chance.
+# The best of many alignments agrees somewhat by chance: unrelated textures reach 5.8 times the agreement
+# under an average shift (and 0.3 where they consist of a few blobs), two discs of different animals 6.8, all
+# other pairs 9 and more. What stays below both limits is chance.
 _CHANCE, _MOST_BY_CHANCE = 6.0, 0.35
 # Least heights of the images on which the result is refined, and all starts; of `likely_shift`.
 _HEIGHT, _SEARCH_HEIGHT, _PROBE_HEIGHT = 160, 64, 200
