@@ -118,8 +118,8 @@ ALIGNED_HEADER = ["aligned px: median", "p90", "max"]
 def notes(summaries: Sequence[SplitSummary], manifest: Manifest) -> list[str]:
     """What to know of the alignments.
 
-    A line where tasks differ in them, for each split with pairs where nothing was found, and for each with
-    pairs beyond the network's reach.
+    A line where tasks differ in them, for each split with pairs beyond the network's reach, and for each with
+    pairs where nothing was found.
     """
     by_align: dict[str, list[str]] = {}
     for task in manifest.tasks:
@@ -133,14 +133,14 @@ def notes(summaries: Sequence[SplitSummary], manifest: Manifest) -> list[str]:
         aligned = "" if align == "none" else f" though built with `--align {align}`"
         remedy = "leave them out, or take care" if align == "affine" else "build with `--align affine`"
         place = f"note: task `{summary.task.name}`, split {summary.split}:"
-        if align != "none" and summary.unaligned:
-            lines.append(f"{place} {nothing_found_line(summary.unaligned, summary.pairs)}.")
         if beyond:
             lines.append(
                 f"{place} {beyond} of "
                 f"{len(summary.distances)} pairs start more than {NETWORK_REACH * width:.1f} px apart "
                 f"({NETWORK_REACH:.0%} of the width), farther than the network finds{aligned}; {remedy}."
             )
+        if align != "none" and summary.unaligned:
+            lines.append(f"{place} {nothing_found_line(summary.unaligned, summary.pairs)}.")
     return lines
 
 
