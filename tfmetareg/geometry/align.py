@@ -71,14 +71,16 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     images = [_shrunk(image, factor) for image in (moving, fixed)]
     edges = [_edges(image) for image in images]
     again = max(1, min(images[1].shape) // _SEARCH_HEIGHT)
-    coarse = Refinement(*(_smoothed(_shrunk(each, again), _SMOOTH_COARSE) for each in edges), kind)
-    fine = Refinement(*(_smoothed(each, _SMOOTH_EDGES) for each in edges), kind)
+    moving_coarse, fixed_coarse = (_smoothed(_shrunk(each, again), _SMOOTH_COARSE) for each in edges)
+    coarse = Refinement(moving_coarse, fixed_coarse, kind)
+    moving_fine, fixed_fine = (_smoothed(each, _SMOOTH_EDGES) for each in edges)
+    fine = Refinement(moving_fine, fixed_fine, kind)
     rough = [coarse.search(_reduced(start, again), _ROUGH, _COARSE_TOLERANCE) for start in _starts(*images)]
     rough.sort(key=lambda found: -found.agreement)
     better = [coarse.search(found.alignment, _BETTER, _COARSE_TOLERANCE) for found in rough[:2]]
     best = max(better, key=lambda found: found.agreement)
     last = fine.search(_enlarged(best.alignment, again), _LAST, _TOLERANCE)
-    if last.agreement <= max(fine.agreement(no_alignment()), _by_chance(fine.moving, fine.fixed)):
+    if last.agreement <= max(fine.agreement(no_alignment()), _by_chance(moving_fine, fixed_fine)):
         return no_alignment()
     return _enlarged(last.alignment, factor).astype(np.float32)
 
@@ -100,8 +102,9 @@ def likely_shift(moving: np.ndarray, fixed: np.ndarray) -> float:
     if min(small[0].shape) < _MIN_SIDE:
         return 0.0
     _, alignment = next(_phase_peaks(*small, [0]))
-    edges = [_smoothed(_edges(image), _SMOOTH_EDGES) for image in small]
-    if agreement_of(*edges, alignment) <= max(agreement_of(*edges, no_alignment()), _by_chance(*edges)):
+    first, second = (_smoothed(_edges(image), _SMOOTH_EDGES) for image in small)
+    least = max(agreement_of(first, second, no_alignment()), _by_chance(first, second))
+    if agreement_of(first, second, alignment) <= least:
         return 0.0
     return factor * max(0.0, float(np.linalg.norm(alignment[:, 2])) - 1)
 
@@ -119,8 +122,10 @@ def agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> f
     Returns:
         At most 1; -1 for an overlap that is too small, and for constant images.
     """
-    edges = (_smoothed(_edges(np.asarray(image, np.float32)), _SMOOTH_EDGES) for image in (moving, fixed))
-    return agreement_of(*edges, alignment)
+    first, second = (
+        _smoothed(_edges(np.asarray(image, np.float32)), _SMOOTH_EDGES) for image in (moving, fixed)
+    )
+    return agreement_of(first, second, alignment)
 
 
 def _shrunk(image: np.ndarray, factor: int) -> np.ndarray:

@@ -58,7 +58,7 @@ class Refinement:
             moving, fixed: (features, height, width), float32.
             kind: "rigid" or "affine".
         """
-        self.moving, self.fixed, self._kind = moving, fixed, kind
+        self._moving, self._fixed, self._kind = moving, fixed, kind
         height, width = fixed.shape[1:]
         self._centre = np.array([(height - 1) / 2, (width - 1) / 2])
         # The unit of length is half the height: a step then moves the border about as far, whichever
@@ -70,7 +70,7 @@ class Refinement:
 
     def agreement(self, alignment: np.ndarray) -> float:
         """`agreement_of` the maps."""
-        return agreement_of(self.moving, self.fixed, alignment)
+        return agreement_of(self._moving, self._fixed, alignment)
 
     def search(self, start: np.ndarray, steps: int, tolerance: float) -> Found:
         """Takes steps from an alignment.
@@ -86,7 +86,7 @@ class Refinement:
         alignment, best = np.asarray(start, np.float64), Found(-1.0, start)
         moved = np.inf
         for remaining in range(steps, -1, -1):
-            agreement, difference = _compare(self.moving, self.fixed, alignment)
+            agreement, difference = _compare(self._moving, self._fixed, alignment)
             if agreement > best.agreement:
                 best = Found(agreement, alignment)
             if agreement <= -1 or not remaining or moved < tolerance:
@@ -101,7 +101,7 @@ class Refinement:
         Args:
             down, right: derivatives by row and by column, (features, height, width).
         """
-        height, width = self.fixed.shape[1:]
+        height, width = self._fixed.shape[1:]
         rows = ((np.arange(height) - self._centre[0]) / self._unit)[:, None]
         columns = ((np.arange(width) - self._centre[1]) / self._unit)[None]
         if self._kind == "rigid":
@@ -114,7 +114,7 @@ class Refinement:
         """The step that brings the fixed map nearest to the moving one, and the farthest that it moves."""
         gain = self._inverse @ np.einsum("in,n->i", self._derivatives, difference).astype(np.float64)
         moved = self._moves(self._transform(gain))
-        longest = _LONGEST_STEP * self.fixed.shape[1]
+        longest = _LONGEST_STEP * self._fixed.shape[1]
         if moved > longest:
             gain, moved = gain * (longest / moved), longest
         return self._transform(gain), moved
@@ -131,7 +131,7 @@ class Refinement:
 
     def _moves(self, alignment: np.ndarray) -> float:
         """How far an alignment moves the corner that it moves farthest, in pixels."""
-        height, width = self.fixed.shape[1:]
+        height, width = self._fixed.shape[1:]
         corners = np.array([[0, 0], [0, width - 1], [height - 1, 0], [height - 1, width - 1]])
         carried = corners @ alignment[:, :2].T + alignment[:, 2]
         return float(np.linalg.norm(carried - corners, axis=1).max())
