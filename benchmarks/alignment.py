@@ -159,7 +159,7 @@ def quality(pair: ImagePair, alignment: np.ndarray, scale: Scale) -> float:
 
 
 class Row(NamedTuple):
-    """One method on one set: the quality of each pair, the median processor time in ms, and pairs left as they are."""
+    """One method on one set: each pair's quality, the median processor time in ms, pairs left as they are."""
 
     qualities: list[float]
     milliseconds: float
@@ -222,8 +222,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     page = (
         "# Alignment\n\n"
         f"`python -m benchmarks.alignment --data DIR --intensity {options.intensity}`, "
-        f"{time.strftime('%Y-%m-%d')}, on {described['cpu']}, {described['cores']} shared cores, one thread each; "
-        f'images of {options.size}×{options.size}. "px" is the mean distance of a pair\'s landmarks (of a known '
+        f"{time.strftime('%Y-%m-%d')}, on {described['cpu']}, {described['cores']} shared cores, one thread "
+        f'each; images of {options.size}×{options.size}. "px" is the mean distance of the landmarks (of a known '
         'warp, of the points that it gives: what bends is no part of an affine map), "nothing found" counts '
         "the pairs left as they are. SimpleITK is the plain affine of "
         "`benchmarks.alignment.plain_simpleitk`: centres of mass, Mattes mutual information, three levels."

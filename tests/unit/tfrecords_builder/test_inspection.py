@@ -170,8 +170,8 @@ def test_pairs_that_the_alignment_found_nothing_for_are_counted_and_named():
         alignment = shift if key == "b" else np.eye(2, 3, dtype=np.float32)
         found.add(dataclasses.replace(summary_pair(1), key=key, alignment=alignment), 0)
     assert notes([found], manifest(100, "affine")) == [
-        "note: task `t`, split test: alignment found nothing better than leaving the images as they are in 2 of "
-        "3 pairs: a, c."
+        "note: task `t`, split test: alignment found nothing better than leaving the images as they are in "
+        "2 of 3 pairs: a, c."
     ]
     assert notes([found], manifest(100)) == []
 
