@@ -223,7 +223,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         "# Alignment\n\n"
         f"`python -m benchmarks.alignment --data DIR --intensity {options.intensity}`, "
         f"{time.strftime('%Y-%m-%d')}, on {described['cpu']}, {described['cores']} shared cores, one thread "
-        f'each; images of {options.size}×{options.size}. "px" is the mean distance of the landmarks (of a known '
+        f'each; images of {options.size}×{options.size}. "px" is the distance of the landmarks (of a known '
         'warp, of the points that it gives: what bends is no part of an affine map), "nothing found" counts '
         "the pairs left as they are. SimpleITK is the plain affine of "
         "`benchmarks.alignment.plain_simpleitk`: centres of mass, Mattes mutual information, three levels."

@@ -80,7 +80,9 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
     better = [coarse.search(found.alignment, _BETTER, _COARSE_TOLERANCE) for found in rough[:2]]
     best = max(better, key=lambda found: found.agreement)
     last = fine.search(_enlarged(best.alignment, again), _LAST, _TOLERANCE)
-    if last.agreement <= max(fine.agreement(no_alignment()), _by_chance(moving_fine, fixed_fine)):
+    if last.agreement <= fine.agreement(no_alignment()) or _is_chance(
+        last.agreement, moving_fine, fixed_fine
+    ):
         return no_alignment()
     return _enlarged(last.alignment, factor).astype(np.float32)
 
@@ -103,8 +105,8 @@ def likely_shift(moving: np.ndarray, fixed: np.ndarray) -> float:
         return 0.0
     _, alignment = next(_phase_peaks(*small, [0]))
     first, second = (_smoothed(_edges(image), _SMOOTH_EDGES) for image in small)
-    least = max(agreement_of(first, second, no_alignment()), _by_chance(first, second))
-    if agreement_of(first, second, alignment) <= least:
+    reached = agreement_of(first, second, alignment)
+    if reached <= agreement_of(first, second, no_alignment()) or _is_chance(reached, first, second):
         return 0.0
     return factor * max(0.0, float(np.linalg.norm(alignment[:, 2])) - 1)
 
@@ -180,21 +182,21 @@ def _smoothed(edges: np.ndarray, pixels: float) -> np.ndarray:
     return ndimage.gaussian_filter(edges, (0, pixels, pixels))
 
 
-def _by_chance(moving: np.ndarray, fixed: np.ndarray) -> float:
-    """The most that unrelated edges of this grain agree by, (2, height, width) each.
+def _is_chance(reached: float, moving: np.ndarray, fixed: np.ndarray) -> bool:
+    """Whether unrelated edges of this grain, (2, height, width) each, would agree as well under some alignment.
 
-    It is a multiple of the root mean square, over all shifts, of their correlation: the coarser the texture,
-    the fewer independent places there are, and the higher that is.
+    The limit is a multiple of the root mean square, over all shifts, of their correlation: the coarser the
+    texture, the fewer independent places there are, and the higher that is.
     """
+    if reached > _MOST_BY_CHANCE:
+        return False
     shape = fixed.shape[1:]
     centred = [edges - edges.mean(axis=(1, 2), keepdims=True) for edges in (moving, fixed)]
     norms = [np.sqrt(np.square(edges).sum(dtype=np.float64)) for edges in centred]
-    if not min(norms):
-        return _MOST_BY_CHANCE
     spectra = [fft.rfft2(edges) for edges in centred]
     correlations = fft.irfft2((spectra[0] * np.conj(spectra[1])).sum(axis=0), shape)
-    typical = np.sqrt(np.square(correlations).mean(dtype=np.float64)) / (norms[0] * norms[1])
-    return min(_MOST_BY_CHANCE, _CHANCE * float(typical))
+    typical = np.sqrt(np.square(correlations).mean(dtype=np.float64))
+    return bool(reached * norms[0] * norms[1] <= _CHANCE * typical)
 
 
 def _starts(moving: np.ndarray, fixed: np.ndarray) -> Iterator[np.ndarray]:
