@@ -183,7 +183,7 @@ def _smoothed(edges: np.ndarray, pixels: float) -> np.ndarray:
 
 
 def _is_chance(reached: float, moving: np.ndarray, fixed: np.ndarray) -> bool:
-    """Whether unrelated edges of this grain, (2, height, width) each, would agree as well under some alignment.
+    """Whether unrelated edges of this grain, (2, height, width), would agree as well under some alignment.
 
     The limit is a multiple of the root mean square, over all shifts, of their correlation: the coarser the
     texture, the fewer independent places there are, and the higher that is.
