@@ -20,7 +20,7 @@ MOST_USED = (
     ("--register.moving X", "image or folder to register, onto --register.fixed"),
     ("--register.pairs X", "in place of both: a pairs.csv"),
     ("--register.weights X", "a stage, an .h5 file, start"),
-    ("--register.align X", "none, rigid, affine, or that of the training records (start: affine)"),
+    ("--register.align X", "none, rigid, affine, or that of the training records"),
     ("--reproduce.seeds N", "number of seeds, or a list of them"),
     ("--seed N", "seed of the initial weights and of the data's order"),
 )
