@@ -266,7 +266,8 @@ class RegisterOptions:
             p + u(p), points of the moving image to the fixed image by the inverse.
         fit: "records" resizes images to the size at which the weights were trained; "native" keeps their
             pixels.
-        align: Alignment before the network; "records" is the alignment of the training records.
+        align: Alignment before the network; "records" is the alignment of the training records, and "affine"
+            for the weights shipped with the package.
         adapt_steps: Gradient steps on each pair before it is registered, always from the same weights.
         adapt_epochs: Passes over all pairs before the first is registered.
         adapt_learning_rate: Learning rate of Adam in both.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
@@ -78,6 +79,34 @@ def no_landmarks() -> np.ndarray:
 def no_alignment() -> np.ndarray:
     """Alignment of an unaligned pair: the identity, float32 (2, 3)."""
     return np.eye(2, 3, dtype=np.float32)
+
+
+def is_aligned(alignment: np.ndarray) -> bool:
+    """Whether an alignment is other than the identity, which `geometry.align` gives where it finds none.
+
+    >>> is_aligned(no_alignment()), is_aligned(np.array([[1.0, 0, 3], [0, 1, 0]]))
+    (False, True)
+    """
+    return not np.array_equal(alignment, no_alignment())
+
+
+def nothing_found_line(names: Sequence[str], pairs: int, most: Optional[int] = None) -> str:
+    """Says of how many pairs, and of which, the alignment found nothing.
+
+    >>> nothing_found_line(["a:b", "c:d", "e:f"], 20, most=2)
+    'alignment found nothing better than leaving the images as they are in 3 of 20 pairs: a:b, c:d and 1 more'
+
+    Args:
+        names: of those pairs.
+        pairs: all that were aligned.
+        most: names at most; None for all.
+    """
+    shown = names[:most]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return (
+        f"alignment found nothing better than leaving the images as they are in {len(names)} of {pairs} "
+        f"pair{'s' * (pairs != 1)}: {', '.join(shown)}{more}"
+    )
 
 
 class Note(NamedTuple):

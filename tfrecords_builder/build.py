@@ -18,6 +18,7 @@ from typing import Callable, NamedTuple, Optional, Union
 from tfmetareg.data.schema import SPLITS, Manifest, Split, Task
 from tfmetareg.errors import Problems, UserError
 from tfmetareg.imaging.preprocessing import Preprocessing
+from tfmetareg.types import nothing_found_line
 from tfrecords_builder.identity import build_identity
 from tfrecords_builder.notes import note_lines
 from tfrecords_builder.progress import BuildProgress
@@ -32,6 +33,8 @@ DEFAULT_SHARDS = 4
 _PAIRS_PER_BATCH = 8
 # A worker takes about as long to start as to prepare this many pairs.
 _PAIRS_PER_WORKER = 32
+# Names of pairs in one line, at most; `inspect` tells all.
+_MOST_NAMES = 20
 
 PrintLine = Callable[[str], None]
 
@@ -221,7 +224,17 @@ def _prepare(
     prepared = [pairs for pairs, _ in collected]
     for line in note_lines(note for pairs in prepared for pair in pairs for note in pair.notes):
         print(line, file=sys.stderr)
+    if preprocessing.align != "none":
+        for task, pairs in zip(tasks, prepared):
+            _note_nothing_found(task, pairs)
     return prepared, sum(reused for _, reused in collected)
+
+
+def _note_nothing_found(task: SourceTask, pairs: Sequence[SpooledPair]) -> None:
+    unaligned = [pair.key for pair in pairs if not pair.aligned]
+    if unaligned:
+        line = nothing_found_line(unaligned, len(pairs), most=_MOST_NAMES)
+        print(f"note: task `{task.name}`: {line}.", file=sys.stderr)
 
 
 def _batches(task: SourceTask) -> list[Sequence[Partition]]:

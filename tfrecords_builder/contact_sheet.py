@@ -12,7 +12,7 @@ import numpy as np
 from tfmetareg.errors import UserError
 from tfmetareg.files import published
 from tfmetareg.geometry.affine import points_to_aligned, resample
-from tfmetareg.types import ImagePair, no_alignment
+from tfmetareg.types import ImagePair, is_aligned
 from tfrecords_builder.inspection import SplitSummary, landmark_distances
 
 PAIRS_PER_SPLIT = 2
@@ -58,7 +58,7 @@ def _draw_sheet(summaries: Sequence[SplitSummary]) -> Any:
     from matplotlib.figure import Figure
 
     pairs = [pair for summary in summaries for pair in summary.examples]
-    titles = (*_COLUMNS, _ALIGNED) if any(map(_is_aligned, pairs)) else _COLUMNS
+    titles = (*_COLUMNS, _ALIGNED) if any(is_aligned(pair.alignment) for pair in pairs) else _COLUMNS
     columns = len(titles) * PAIRS_PER_SPLIT
     height = sum(_row_inches(summary, _INCHES_WIDE / columns) for summary in summaries)
     figure = Figure(
@@ -76,10 +76,6 @@ def _draw_sheet(summaries: Sequence[SplitSummary]) -> Any:
     for axis, title in zip(axes[0], titles * PAIRS_PER_SPLIT):
         axis.set_title(title, fontsize=7)
     return figure
-
-
-def _is_aligned(pair: ImagePair) -> bool:
-    return not np.array_equal(pair.alignment, no_alignment())
 
 
 def _row_inches(summary: SplitSummary, panel: float) -> float:

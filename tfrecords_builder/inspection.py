@@ -16,7 +16,7 @@ from tfmetareg.errors import Problems, UserError
 from tfmetareg.files import sha256
 from tfmetareg.geometry.affine import points_to_moving
 from tfmetareg.geometry.align import NETWORK_REACH
-from tfmetareg.types import ImagePair
+from tfmetareg.types import ImagePair, is_aligned, nothing_found_line
 
 
 @dataclasses.dataclass
@@ -29,6 +29,7 @@ class SplitSummary:
         histogram: int64 (256,), number of pixels of each grey level.
         distances: mean landmark distance of each pair with landmarks, pixels, before alignment.
         aligned: the same after alignment: the distance that is left for the network.
+        unaligned: keys of the pairs whose alignment is the identity.
         subjects: their names.
         examples: some whole pairs.
     """
@@ -40,6 +41,7 @@ class SplitSummary:
     histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     distances: list[float] = dataclasses.field(default_factory=list)
     aligned: list[float] = dataclasses.field(default_factory=list)
+    unaligned: list[str] = dataclasses.field(default_factory=list)
     subjects: set[str] = dataclasses.field(default_factory=set)
     examples: list[ImagePair] = dataclasses.field(default_factory=list)
 
@@ -50,6 +52,8 @@ class SplitSummary:
         for image in (pair.moving, pair.fixed):
             self.histogram += np.bincount(image.ravel(), minlength=256)
         self.subjects.add(pair.subject)
+        if not is_aligned(pair.alignment):
+            self.unaligned.append(pair.key)
         if len(pair.fixed_landmarks):
             before, after = landmark_distances(pair)
             self.distances.append(before)
@@ -112,7 +116,11 @@ ALIGNED_HEADER = ["aligned px: median", "p90", "max"]
 
 
 def notes(summaries: Sequence[SplitSummary], manifest: Manifest) -> list[str]:
-    """A line where tasks differ in alignment, and for each split with pairs beyond the network's reach."""
+    """What to know of the alignments.
+
+    A line where tasks differ in them, for each split with pairs beyond the network's reach, and for each with
+    pairs where nothing was found.
+    """
     by_align: dict[str, list[str]] = {}
     for task in manifest.tasks:
         by_align.setdefault(manifest.align_of(task.name), []).append(f"`{task.name}`")
@@ -124,12 +132,15 @@ def notes(summaries: Sequence[SplitSummary], manifest: Manifest) -> list[str]:
         beyond, align = summary.beyond_reach(width), manifest.align_of(summary.task.name)
         aligned = "" if align == "none" else f" though built with `--align {align}`"
         remedy = "leave them out, or take care" if align == "affine" else "build with `--align affine`"
+        place = f"note: task `{summary.task.name}`, split {summary.split}:"
         if beyond:
             lines.append(
-                f"note: task `{summary.task.name}`, split {summary.split}: {beyond} of "
+                f"{place} {beyond} of "
                 f"{len(summary.distances)} pairs start more than {NETWORK_REACH * width:.1f} px apart "
                 f"({NETWORK_REACH:.0%} of the width), farther than the network finds{aligned}; {remedy}."
             )
+        if align != "none" and summary.unaligned:
+            lines.append(f"{place} {nothing_found_line(summary.unaligned, summary.pairs)}.")
     return lines
 
 

@@ -47,7 +47,8 @@ def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
         "--align",
         choices=KINDS,
         default="none",
-        help="store an alignment of the moving image, which training and evaluation apply (default: none)",
+        help="store an alignment of the moving image, which training and evaluation apply; pairs where "
+        "none agrees better than the images as they are keep them, and are named (default: none)",
     )
 
 

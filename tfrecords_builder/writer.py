@@ -21,13 +21,16 @@ from tfmetareg.data.schema import Shard, encode_pair, shard_name
 from tfmetareg.errors import Problems
 from tfmetareg.files import published, sha256, write_json
 from tfmetareg.imaging.preprocessing import Preprocessing, prepare_pair
-from tfmetareg.types import ImagePair, Note
+from tfmetareg.types import ImagePair, Note, is_aligned
 from tfrecords_builder.sources.base import Partition
 from tfrecords_builder.splits import shuffle_key
 
 
 class SpooledPair(NamedTuple):
-    """A serialized pair: what its split depends on, its place in a spool file, in bytes, and notes on it."""
+    """A serialized pair: what its split depends on, its place in a spool file, in bytes, and notes on it.
+
+    `aligned` is whether it has an alignment other than the identity.
+    """
 
     key: str
     subject: str
@@ -36,6 +39,7 @@ class SpooledPair(NamedTuple):
     offset: int
     length: int
     notes: Sequence[Note] = ()
+    aligned: bool = False
 
 
 class BatchResult(NamedTuple):
@@ -103,7 +107,8 @@ class Batch:
 
 
 def _spooled_pair(pair: ImagePair, spool: Optional[Path], offset: int = 0, length: int = 0) -> SpooledPair:
-    return SpooledPair(pair.key, pair.subject, pair.split, spool, offset, length, pair.notes)
+    aligned = is_aligned(pair.alignment)
+    return SpooledPair(pair.key, pair.subject, pair.split, spool, offset, length, pair.notes, aligned)
 
 
 @dataclasses.dataclass(frozen=True)

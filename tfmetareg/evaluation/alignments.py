@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfmetareg.cache import keep_arrays, text_digest
 from tfmetareg.data.records import Records, examples
 from tfmetareg.geometry.affine import resample
-from tfmetareg.geometry.align import align
+from tfmetareg.geometry.align import VERSION, align
 
 
 class Alignments(NamedTuple):
@@ -43,7 +43,7 @@ def measured_alignments(records: Records, task: str, split: str, folder: Path) -
     shards = [shard.sha256 for shard in records.split(task, split).shards]
     kept = keep_arrays(
         folder / f"{task}-{split}.alignments.npz",
-        text_digest(" ".join([kind, *shards])),
+        text_digest(" ".join([str(VERSION), kind, *shards])),
         lambda: _measure(examples(records, task, split), kind)._asdict(),
     )
     return Alignments(**kept)

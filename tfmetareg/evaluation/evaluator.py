@@ -24,7 +24,7 @@ from tfmetareg.geometry.warp import warp
 from tfmetareg.imaging.labels import labels_of_codes
 from tfmetareg.training.losses import local_ncc
 from tfmetareg.training.steps import LossFn
-from tfmetareg.types import PairBatch
+from tfmetareg.types import PairBatch, is_aligned
 
 # Measures that some pairs lack, before and after registration.
 _OPTIONAL = {
@@ -43,7 +43,8 @@ class PairResult:
     without landmarks, and those in mm also without pixel spacing. Measures of labels, see
     `evaluation.overlap`, are means over the pair's labels, None if neither image has any; `labels` holds
     those of each label, and `labels_lost` counts the labels that both images have and the warped one no
-    more. `seconds` include `seconds_alignment`.
+    more. `seconds` include `seconds_alignment`. `aligned` is 1 where the alignment found something, 0 where
+    nothing, None where alignment is no part of the method.
     """
 
     key: str
@@ -63,6 +64,7 @@ class PairResult:
     dice_before: Optional[float] = None
     dice: Optional[float] = None
     seconds_alignment: float = 0.0
+    aligned: Optional[int] = None
     hd95_before_px: Optional[float] = None
     hd95_px: Optional[float] = None
     hd95_before_mm: Optional[float] = None
@@ -183,6 +185,21 @@ def with_alignment_time(results: list[PairResult], seconds: Sequence[float]) -> 
     ]
 
 
+def with_alignments(results: list[PairResult], alignments: np.ndarray) -> list[PairResult]:
+    """Adds to the results whether the alignment of each pair, (pairs, 2, 3), found anything."""
+    return [
+        dataclasses.replace(result, aligned=int(is_aligned(alignment)))
+        for result, alignment in zip(results, alignments)
+    ]
+
+
+def unaligned(results: list[PairResult]) -> Optional[list[str]]:
+    """Keys of the pairs whose alignment found nothing; None where pairs were not aligned."""
+    if all(result.aligned is None for result in results):
+        return None
+    return [result.key for result in results if not result.aligned]
+
+
 def summary(results: list[PairResult]) -> dict[str, Any]:
     """Means and standard deviations over the pairs: the measures of a result file."""
 
@@ -198,6 +215,7 @@ def summary(results: list[PairResult]) -> dict[str, Any]:
     folding = [result.folding_percent for result in results]
     return {
         "pairs": len(results),
+        "unaligned": unaligned(results),
         "distance_px": distance,
         "distance_mm": _optional_spread(_values(results, "distance_mm", "distance_before_mm")),
         "ncc": _spread(_values(results, "ncc", "ncc_before")),

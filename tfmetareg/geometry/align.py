@@ -1,49 +1,48 @@
-"""Affine alignment of a pair, for shifts and rotations beyond a deformable network's reach.
+"""Affine alignment of a pair, for shifts, rotations and sizes beyond a deformable network's reach.
 
 An alignment is a (2, 3) matrix [A | t], (row, column), in pixels: the point p of the fixed image lies at A p
-+ t in the moving image. SimpleITK registers the images by their correlation, at several resolutions. It
-starts from the identity and from the highest peaks of the phase correlation (windowed, for several small
-rotations of the moving image); the result with the best agreement is refined. Large images are first shrunk
-by averaging, which takes a fraction of the time; a few last steps at full resolution regain the tenth of a
-pixel that this costs.
++ t in the moving image. Images are compared by the direction of their edges, with the angle doubled: an edge
+counts the same whichever of its sides is the brighter, so that other contrasts, stains and backgrounds
+compare too, and unrelated images agree near 0. The search starts from the identity, the centres of mass and
+the highest peaks of the phase correlation (for several small rotations of the moving image); each start is
+refined on coarse images (`geometry.refinement`), and the best of the results on finer ones. What agrees no
+better than the images as they are is not taken: the alignment is then exactly the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its customary name
 from scipy import fft, ndimage
 
+from tfmetareg.geometry.refinement import Refinement, agreement_of
 from tfmetareg.types import no_alignment
 
 KINDS = ("none", "rigid", "affine")
+# Raised when `align` finds other alignments than before: those that were kept are then found anew.
+VERSION = 2
 # Largest distance of corresponding points that the network can register, as a share of the width; measured
 # with this project's network and settings (docs/results/real). Larger distances need `--align`.
 NETWORK_REACH = 0.04
 
 # Rotations of the moving image in degrees, and number of phase-correlation peaks, to start from.
 _ANGLES = (0, -8, 8, -4, 4)
-_STARTS = 3
-# Band-pass filter: standard deviations of its two Gaussians, as shares of the height. Detail finer than the
-# first differs between scans; changes slower than the second are differences of brightness.
-_FINE, _COARSE = 0.006, 0.04
-_MIN_OVERLAP = 0.3
-# Least agreement of an alignment. The best of many alignments agrees somewhat by chance: unrelated textures
-# reach 0.3 (more if they consist of a few blobs wider than `_COARSE`), repeat scans of an eye 0.55 and more.
-# As small overlaps lower the agreement, the limit is nearer to the former.
-_MIN_AGREEMENT = 0.35
-# Least height of the images during the search from all starts: at lower resolution the vessels of a retina
-# vanish and the rest misleads. Images are smoothed by as many pixels as they are shrunk by.
-_SEARCH_HEIGHT = 80
-# Least heights of the shrunk images: of `align` and of `likely_shift`.
-_HEIGHT, _PROBE_HEIGHT = 160, 200
-# Steps of the optimizer: first and last length in pixels, and largest number; for the search on shrunk
-# images, and for the last steps at full resolution.
-_SEARCH, _POLISH = (2.0, 0.05, 60), (0.5, 0.05, 10)
-# Number of pixels, in a regular pattern, at which the optimizer compares larger images.
-_SAMPLES = 16_000
+_PEAKS = 2
+# Smoothing of the phase correlation, as a share of the height: detail finer than this differs between scans.
+_FINE = 0.006
+# The best of many alignments agrees somewhat by chance: unrelated textures reach 5.8 times the agreement
+# under an average shift (and 0.3 where they consist of a few blobs), two discs of different animals 6.8, all
+# other pairs 9 and more. What stays below both limits is chance.
+_CHANCE, _MOST_BY_CHANCE = 6.0, 0.35
+# Least heights of the images on which the result is refined, and all starts; of `likely_shift`.
+_HEIGHT, _SEARCH_HEIGHT, _PROBE_HEIGHT = 160, 64, 200
+# Pixels by which images are smoothed ahead of their edges, and edges of the two sizes ahead of the search.
+_SMOOTH, _SMOOTH_EDGES, _SMOOTH_COARSE = 1.0, 0.5, 1.5
+# Steps at most from each start, for each of the best two results, and on the finer images.
+_ROUGH, _BETTER, _LAST = 5, 15, 12
+# Steps that move no corner by more, in pixels, are the last ones: on coarse and on finer images.
+_COARSE_TOLERANCE, _TOLERANCE = 0.2, 0.1
 # Smaller images are not aligned.
 _MIN_SIDE = 32
 
@@ -65,28 +64,29 @@ def align(moving: np.ndarray, fixed: np.ndarray, kind: str = "affine") -> np.nda
         kind: "rigid" (rotation and shift, in pixels), "affine", or "none".
 
     Returns:
-        float32 (2, 3). The identity if no alignment improves the agreement, or if the best agreement is
-        no better than chance.
+        float32 (2, 3). Exactly the identity, as `no_alignment` gives it, if no alignment agrees better than
+        the images as they are, or none better than unrelated images.
     """
     if kind == "none" or min(fixed.shape) < _MIN_SIDE:
         return no_alignment()
     factor = max(1, min(fixed.shape) // _HEIGHT)
-    images = _shrunk(moving, factor), _shrunk(fixed, factor)
-    bands = _band(images[0]), _band(images[1])
-    coarse = max(1, len(images[1]) // _SEARCH_HEIGHT)
-    rough = [_refine(*images, start, "rigid", [coarse]) for start in _starts(*images)]
-    best = max(rough, key=lambda alignment: _agreement(*bands, alignment))
-    levels = sorted({(coarse + 1) // 2, 1}, reverse=True)
-    candidates = [no_alignment(), _refine(*images, best, kind, levels), best]
-    agreements = [_agreement(*bands, alignment) for alignment in candidates]
-    if max(agreements) < _MIN_AGREEMENT:
+    images = [_shrunk(image, factor) for image in (moving, fixed)]
+    edges = [_edges(image) for image in images]
+    again = max(1, min(images[1].shape) // _SEARCH_HEIGHT)
+    moving_coarse, fixed_coarse = (_smoothed(_shrunk(each, again), _SMOOTH_COARSE) for each in edges)
+    coarse = Refinement(moving_coarse, fixed_coarse, kind)
+    moving_fine, fixed_fine = (_smoothed(each, _SMOOTH_EDGES) for each in edges)
+    fine = Refinement(moving_fine, fixed_fine, kind)
+    rough = [coarse.search(_reduced(start, again), _ROUGH, _COARSE_TOLERANCE) for start in _starts(*images)]
+    rough.sort(key=lambda found: -found.agreement)
+    better = [coarse.search(found.alignment, _BETTER, _COARSE_TOLERANCE) for found in rough[:2]]
+    best = max(better, key=lambda found: found.agreement)
+    last = fine.search(_enlarged(best.alignment, again), _LAST, _TOLERANCE)
+    if last.agreement <= fine.agreement(no_alignment()) or _is_chance(
+        last.agreement, moving_fine, fixed_fine
+    ):
         return no_alignment()
-    chosen = int(np.argmax(agreements))
-    alignment = _enlarged(candidates[chosen], factor)
-    if factor > 1 and chosen > 0:
-        whole = moving.astype(np.float32), fixed.astype(np.float32)
-        alignment = _refine(*whole, alignment, kind, [1], _POLISH)
-    return alignment.astype(np.float32)
+    return _enlarged(last.alignment, factor).astype(np.float32)
 
 
 def likely_shift(moving: np.ndarray, fixed: np.ndarray) -> float:
@@ -105,14 +105,16 @@ def likely_shift(moving: np.ndarray, fixed: np.ndarray) -> float:
     small = _shrunk(moving, factor), _shrunk(fixed, factor)
     if min(small[0].shape) < _MIN_SIDE:
         return 0.0
-    _, alignment = _phase_peak(*small, 0)
-    if agreement(*small, alignment) < max(_MIN_AGREEMENT, agreement(*small, no_alignment())):
+    _, alignment = next(_phase_peaks(*small, [0]))
+    first, second = (_smoothed(_edges(image), _SMOOTH_EDGES) for image in small)
+    reached = agreement_of(first, second, alignment)
+    if reached <= agreement_of(first, second, no_alignment()) or _is_chance(reached, first, second):
         return 0.0
     return factor * max(0.0, float(np.linalg.norm(alignment[:, 2])) - 1)
 
 
 def agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> float:
-    """Correlation of the images' middle frequencies where they overlap, times the square root of the overlap.
+    """Correlation of the images' edges where they overlap, times the square root of the overlap.
 
     As in the significance of a correlation, the square root of the number of pixels is the weight: it keeps a
     small corner that agrees by chance from winning.
@@ -124,132 +126,135 @@ def agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> f
     Returns:
         At most 1; -1 for an overlap that is too small, and for constant images.
     """
-    return _agreement(_band(moving), _band(fixed), alignment)
+    first, second = (
+        _smoothed(_edges(np.asarray(image, np.float32)), _SMOOTH_EDGES) for image in (moving, fixed)
+    )
+    return agreement_of(first, second, alignment)
 
 
 def _shrunk(image: np.ndarray, factor: int) -> np.ndarray:
-    """Means over squares of `factor` x `factor` pixels, float32; incomplete squares are dropped."""
-    rows, columns = (side // factor for side in image.shape)
-    squares = image[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
-    return squares.mean(axis=(1, 3), dtype=np.float32)
+    """Means over squares of `factor` x `factor` pixels, float32; incomplete squares are dropped.
+
+    Args:
+        image: (..., height, width).
+        factor: side of the squares.
+    """
+    rows, columns = (side // factor for side in image.shape[-2:])
+    whole = image[..., : rows * factor, : columns * factor]
+    squares = whole.reshape(*image.shape[:-2], rows, factor, columns, factor)
+    return squares.mean(axis=(-3, -1), dtype=np.float32)
 
 
-def _enlarged(alignment: np.ndarray, factor: int) -> np.ndarray:
+def _enlarged(alignment: np.ndarray, factor: float) -> np.ndarray:
     """The alignment in pixels of the original images, from one in pixels of the images made by `_shrunk`."""
     matrix, shift = alignment[:, :2], alignment[:, 2]
     centre = np.full(2, (factor - 1) / 2)  # Centre of a square, relative to its first pixel.
-    return np.column_stack([matrix, factor * shift + centre - matrix @ centre]).astype(np.float32)
+    return np.column_stack([matrix, factor * shift + centre - matrix @ centre])
 
 
-def _agreement(moving: np.ndarray, fixed: np.ndarray, alignment: np.ndarray) -> float:
-    """`agreement` of band-pass filtered images."""
-    matrix, shift = alignment[:, :2], alignment[:, 2]
-    carried = ndimage.affine_transform(moving, matrix, shift, order=1, cval=np.nan)
-    overlap = ~np.isnan(carried)
-    if overlap.mean() < _MIN_OVERLAP:
-        return -1.0
-    first, second = carried[overlap], fixed[overlap]
-    first, second = first - first.mean(), second - second.mean()
-    norm = np.linalg.norm(first) * np.linalg.norm(second)
-    return float(first @ second / norm * np.sqrt(overlap.mean())) if norm else -1.0
+def _reduced(alignment: np.ndarray, factor: int) -> np.ndarray:
+    """Inverse of `_enlarged`."""
+    return _enlarged(alignment, 1 / factor)
 
 
-def _band(image: np.ndarray) -> np.ndarray:
-    """The band-pass filtered image."""
-    fine, coarse = (ndimage.gaussian_filter(image, share * len(image)) for share in (_FINE, _COARSE))
-    return fine - coarse
+def _edges(image: np.ndarray) -> np.ndarray:
+    """Direction of the edges, the angle doubled, times the square root of their strength.
+
+    The root keeps a few strong edges, as of a background, from outweighing all others.
+
+    Args:
+        image: (height, width), float32.
+
+    Returns:
+        float32 (2, height, width), cosine and sine.
+    """
+    along, across = (_derivative(image, axis) for axis in (0, 1))
+    strength = np.hypot(along, across)
+    scale = np.maximum(strength, 1e-9 * max(1.0, float(strength.max()))) ** -1.5
+    return np.stack([(along**2 - across**2) * scale, 2 * along * across * scale])
+
+
+def _derivative(image: np.ndarray, axis: int) -> np.ndarray:
+    """Derivative along an axis, of the smoothed image."""
+    smooth = ndimage.gaussian_filter1d(image, _SMOOTH, axis=1 - axis)
+    return ndimage.gaussian_filter1d(smooth, _SMOOTH, axis=axis, order=1)
+
+
+def _smoothed(edges: np.ndarray, pixels: float) -> np.ndarray:
+    return ndimage.gaussian_filter(edges, (0, pixels, pixels))
+
+
+def _is_chance(reached: float, moving: np.ndarray, fixed: np.ndarray) -> bool:
+    """Whether unrelated edges of this grain, (2, height, width), would agree as well under some alignment.
+
+    The limit is a multiple of the root mean square, over all shifts, of their correlation: the coarser the
+    texture, the fewer independent places there are, and the higher that is.
+    """
+    if reached > _MOST_BY_CHANCE:
+        return False
+    shape = fixed.shape[1:]
+    centred = [edges - edges.mean(axis=(1, 2), keepdims=True) for edges in (moving, fixed)]
+    norms = [np.sqrt(np.square(edges).sum(dtype=np.float64)) for edges in centred]
+    spectra = [fft.rfft2(edges) for edges in centred]
+    correlations = fft.irfft2((spectra[0] * np.conj(spectra[1])).sum(axis=0), shape)
+    typical = np.sqrt(np.square(correlations).mean(dtype=np.float64))
+    return bool(reached * norms[0] * norms[1] <= _CHANCE * typical)
 
 
 def _starts(moving: np.ndarray, fixed: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the alignments to start from: the identity, and the highest peaks of the phase correlation."""
+    """Yields the alignments to start from: identity, centres of mass, peaks of the phase correlation."""
     yield no_alignment()
-    peaks = [_phase_peak(moving, fixed, angle) for angle in _ANGLES]
-    for _, alignment in sorted(peaks, key=lambda peak: -peak[0])[:_STARTS]:
+    yield np.column_stack([np.eye(2), _centre_of_mass(moving) - _centre_of_mass(fixed)])
+    peaks = sorted(_phase_peaks(moving, fixed, _ANGLES), key=lambda peak: -peak[0])
+    for _, alignment in peaks[:_PEAKS]:
         yield alignment
 
 
-def _phase_peak(moving: np.ndarray, fixed: np.ndarray, degrees: float) -> tuple[float, np.ndarray]:
-    """The highest peak of the phase correlation with the moving image rotated by an angle.
+def _centre_of_mass(image: np.ndarray) -> np.ndarray:
+    """Of what differs from the background, black or white: the value that most of the border has."""
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    mass = np.abs(image - np.median(border))
+    mass = np.maximum(mass - 0.1 * mass.max(), 0)
+    if not mass.any():
+        return (np.array(image.shape) - 1) / 2
+    return np.array(ndimage.center_of_mass(mass))
+
+
+def _phase_peaks(
+    moving: np.ndarray, fixed: np.ndarray, angles: Sequence[float]
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields the highest peak of the phase correlation with the moving image rotated by each angle.
 
     Windowed, because otherwise the borders of the images dominate, and smoothed by `_FINE`, because a
     deformed pair has no sharp peak.
 
-    Returns:
+    Yields:
         Height of the peak, and its alignment.
     """
-    angle = np.deg2rad(degrees)
-    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = (np.array(fixed.shape) - 1) / 2
-    turned = ndimage.affine_transform(moving, matrix, centre - matrix @ centre, order=1, mode="nearest")
-    product = fft.rfft2(_windowed(turned)) * np.conj(fft.rfft2(_windowed(fixed)))
-    correlation = fft.irfft2(product / np.maximum(np.abs(product), 1e-9), fixed.shape)
-    correlation = ndimage.gaussian_filter(correlation, _FINE * len(fixed), mode="wrap")
-    place = np.array(np.unravel_index(correlation.argmax(), fixed.shape))
-    shift = np.where(place > np.array(fixed.shape) / 2, place - fixed.shape, place)
-    return correlation.max(), np.column_stack([matrix, centre - matrix @ centre + matrix @ shift])
-
-
-def _windowed(image: np.ndarray) -> np.ndarray:
-    window = np.outer(*map(np.hanning, image.shape))
-    return (image - np.average(image, weights=window)) * window
-
-
-def _refine(
-    moving: np.ndarray,
-    fixed: np.ndarray,
-    start: np.ndarray,
-    kind: str,
-    levels: list[int],
-    steps: tuple[float, float, int] = _SEARCH,
-) -> np.ndarray:
-    """Registers with SimpleITK from `start`; returns `start` if that fails.
-
-    The unit of length is half the image's height, and the origin is the image's centre. A step of the
-    optimizer then causes about the same shift at the border, whichever parameter it changes; in pixels, a
-    step of 1 in an entry of the matrix would move the image out of sight.
-    """
-    unit = 2 / len(fixed)
-    method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # Threads would sum in a varying order, with other last digits.
-    method.SetMetricAsCorrelation()
-    method.SetInterpolator(sitk.sitkLinear)
-    shares = [min(1.0, _SAMPLES * level**2 / fixed.size) for level in levels]
-    if min(shares) < 1:
-        method.SetMetricSamplingStrategy(method.REGULAR)
-        method.SetMetricSamplingPercentagePerLevel(shares, seed=1)
-    first, last, most = steps
-    method.SetOptimizerAsRegularStepGradientDescent(first * unit, last * unit, most)
-    method.SetShrinkFactorsPerLevel(levels)
-    method.SetSmoothingSigmasPerLevel([float(level) for level in levels])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetInitialTransform(_transform(start, kind, fixed.shape, unit), inPlace=False)
-    try:
-        transform = method.Execute(*(_centred(image, unit) for image in (fixed, moving)))
-    except RuntimeError:  # The images no longer overlap, or are constant where they do.
-        return start
-    return _alignment(transform, fixed.shape, unit)
-
-
-def _centred(image: np.ndarray, unit: float) -> sitk.Image:
-    centred = sitk.GetImageFromArray(image)
-    centred.SetSpacing([unit, unit])
-    centred.SetOrigin([-unit * (side - 1) / 2 for side in image.shape[::-1]])
-    return centred
-
-
-def _transform(alignment: np.ndarray, kind: str, shape: tuple[int, ...], unit: float) -> sitk.Transform:
-    """The alignment as a SimpleITK transform: (x, y), relative to the image's centre; a pixel is `unit`."""
+    shape = fixed.shape
+    window = np.outer(*map(np.hanning, shape)).astype(np.float32)
+    smoothing = _gaussian_spectrum(shape, _FINE * len(fixed))
+    target = np.conj(_windowed_spectrum(fixed, window))
     centre = (np.array(shape) - 1) / 2
-    matrix, shift = alignment[:, :2], alignment[:, 2]
-    offset = unit * (matrix @ centre + shift - centre)
-    if kind == "affine":
-        return sitk.AffineTransform(matrix[::-1, ::-1].ravel().tolist(), offset[::-1].tolist())
-    return sitk.Euler2DTransform((0, 0), float(np.arctan2(matrix[0, 1], matrix[0, 0])), offset[::-1].tolist())
+    for degrees in angles:
+        angle = np.deg2rad(degrees)
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        offset = centre - matrix @ centre
+        turned = (
+            ndimage.affine_transform(moving, matrix, offset, order=1, mode="nearest") if degrees else moving
+        )
+        product = _windowed_spectrum(turned, window) * target
+        correlation = fft.irfft2(product / np.maximum(np.abs(product), 1e-9) * smoothing, shape)
+        place = np.array(np.unravel_index(correlation.argmax(), shape))
+        shift = np.where(place > np.array(shape) / 2, place - shape, place)
+        yield correlation.max(), np.column_stack([matrix, offset + matrix @ shift])
 
 
-def _alignment(transform: sitk.Transform, shape: tuple[int, ...], unit: float) -> np.ndarray:
-    """Inverse of `_transform`."""
-    centre = (np.array(shape) - 1) / 2
-    origin, x, y = (np.array(transform.TransformPoint(point))[::-1] for point in ((0, 0), (1, 0), (0, 1)))
-    matrix = np.column_stack([y - origin, x - origin])
-    return np.column_stack([matrix, origin / unit + centre - matrix @ centre])
+def _windowed_spectrum(image: np.ndarray, window: np.ndarray) -> np.ndarray:
+    return fft.rfft2((image - np.average(image, weights=window)) * window)
+
+
+def _gaussian_spectrum(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+    """What `rfft2` of an image is multiplied by to smooth it."""
+    rows, columns = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
+    return np.exp(-2 * (np.pi * deviation) ** 2 * (rows**2 + columns**2)).astype(np.float32)

@@ -28,6 +28,7 @@ from tfmetareg.evaluation.evaluator import (
     to_csv,
     undeformed,
     with_alignment_time,
+    with_alignments,
 )
 from tfmetareg.evaluation.originals import find_originals
 from tfmetareg.evaluation.peers import PEERS, peer
@@ -47,7 +48,7 @@ from tfmetareg.report.pair_scores import pairs_to_show
 from tfmetareg.report.results import before_and_after, prepared_otherwise, read_result, read_results
 from tfmetareg.report.tables import build_table, to_markdown
 from tfmetareg.training.steps import register_pair
-from tfmetareg.types import PairBatch
+from tfmetareg.types import PairBatch, nothing_found_line
 
 _compiled_undeformed = tf.function(undeformed)
 # Networks that are kept ready: the rows of one comparison have the same.
@@ -182,6 +183,8 @@ def evaluate(workdir: Workdir, options: EvaluateOptions) -> Path:
         **summary(results),
         "per_pair": f"{method}.csv",
     }
+    if result["unaligned"]:
+        print(f"note: {method}: {nothing_found_line(result['unaligned'], len(results))}.", file=sys.stderr)
     write_json(folder / f"{method}.json", result)
     return folder / f"{method}.json"
 
@@ -199,7 +202,7 @@ def _measured(workdir: Workdir, task: str, options: EvaluateOptions) -> tuple[Ev
     if align == "none":
         pairs = realigned(pairs, alignments)
     evaluator = Evaluator(register, pairs, workdir.loss_fn(), compiled=False)
-    return evaluator, with_alignment_time(evaluator(), seconds.tolist())
+    return evaluator, with_alignments(with_alignment_time(evaluator(), seconds.tolist()), alignments)
 
 
 def _examples(

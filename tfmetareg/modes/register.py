@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmetareg.cache import differing_names, digest
-from tfmetareg.config import Config, ModelOptions
+from tfmetareg.config import Config, ModelOptions, RegisterOptions
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfmetareg.imaging.choices import COLOURS
@@ -23,7 +23,8 @@ from tfmetareg.registration.inputs import PairFiles, find_pairs, read_pairs
 from tfmetareg.registration.output import SUMMARY, DiskFullError, save_registration
 from tfmetareg.registration.pair import PairRegistrar
 from tfmetareg.registration.similarity import similarities
-from tfmetareg.registration.weights import TrainedNetwork
+from tfmetareg.registration.weights import SHIPPED, TrainedNetwork
+from tfmetareg.types import nothing_found_line
 
 # Options that a summary tells elsewhere, under other names.
 _INPUTS = ("moving", "fixed", "pairs", "points", "labels", "fixed_labels")
@@ -46,6 +47,8 @@ def run(config: Config, workdir: Path) -> Path:
     output = Path(options.output) if options.output else Path(workdir) / "register"
     _check_writable(output)
     weights = find_weights(workdir, options.weights)
+    options = _with_alignment(options, weights)
+    config = dataclasses.replace(config, register=options)
     configure_tensorflow(config)
     model_options = resolve_options(config.model, weights)
     network = TrainedNetwork(build_configured(model_options, (64, 64), weights), find_preprocessing(weights))
@@ -74,6 +77,7 @@ def run(config: Config, workdir: Path) -> Path:
                 log_every=config.log_every,
                 skip_unusable=True,  # Registering them says why.
             )
+        unaligned, aligned = [], 0
         for files in todo:
             with skipped.collected(files):
                 pair = files.read(colour, options.points_in)
@@ -87,7 +91,19 @@ def run(config: Config, workdir: Path) -> Path:
                     description=keys[files.name],
                 )
                 _print_outcome(output / files.name, summary)
+                aligned += registered.prepared.align != "none"
+                if registered.prepared.align != "none" and not registered.prepared.is_aligned:
+                    unaligned.append(files.name)
+        if unaligned and len(todo) > 1:
+            print(f"note: {nothing_found_line(unaligned, aligned)}.", file=sys.stderr)
     return output
+
+
+def _with_alignment(options: RegisterOptions, weights: Path) -> RegisterOptions:
+    """The options, with an affine alignment where nothing is said and the weights come with the package."""
+    if options.align == "records" and weights in SHIPPED.values():
+        return dataclasses.replace(options, align="affine")
+    return options
 
 
 class SkippedPairs:

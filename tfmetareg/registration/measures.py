@@ -78,6 +78,7 @@ def measure(registration: RegisteredPair) -> dict[str, Any]:
         "seen_percent": prepared.seen_percent(),
         "overlap_percent": overlap,
         "alignment": prepared.alignment.tolist(),
+        "aligned": None if prepared.align == "none" else prepared.is_aligned,
         "adaptation_loss": registration.adaptation and registration.adaptation._asdict(),
         "landmarks": landmarks,
         "labels": _labels(registration),

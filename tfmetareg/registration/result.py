@@ -25,7 +25,7 @@ from tfmetareg.imaging.image import Image
 from tfmetareg.imaging.landmark_files import LandmarkFile
 from tfmetareg.imaging.read import ImageLike, open_image
 from tfmetareg.registration.adaptation import AdaptationOutcome
-from tfmetareg.types import ImagePair, Note, no_alignment
+from tfmetareg.types import ImagePair, Note, is_aligned
 
 # What each part of the work took, by name.
 Seconds = dict[str, float]
@@ -79,7 +79,7 @@ class PreparedPair(NamedTuple):
     @property
     def is_aligned(self) -> bool:
         """Whether an alignment other than the identity was found."""
-        return not np.array_equal(self.alignment, no_alignment())
+        return is_aligned(self.alignment)
 
     @property
     def network_input(self) -> tuple[np.ndarray, np.ndarray]:

@@ -55,6 +55,7 @@ def test_code_that_makes_no_records_leaves_the_identity(packages, tmp_path, file
     [
         "tfmetareg/imaging/intensity.py",
         "tfmetareg/geometry/align.py",
+        "tfmetareg/geometry/refinement.py",
         "tfmetareg/data/schema.py",
         "tfmetareg/types.py",
         "tfrecords_builder/writer.py",

@@ -157,10 +157,23 @@ def test_the_contact_sheet_outlines_every_label():
 def test_records_that_are_aligned_are_not_to_be_aligned():
     """The remedy for pairs beyond reach is what has not been done yet."""
     for align in ("none", "rigid"):
-        (line,) = notes([summary(9)], manifest(100, align))
+        line, *_ = notes([summary(9)], manifest(100, align))
         assert line.endswith("; build with `--align affine`.")
-    (line,) = notes([summary(9)], manifest(100, "affine"))
+    line, *_ = notes([summary(9)], manifest(100, "affine"))
     assert "though built with `--align affine`; leave them out" in line
+
+
+def test_pairs_that_the_alignment_found_nothing_for_are_counted_and_named():
+    shift = np.float32([[1, 0, 0], [0, 1, 1]])
+    found = summary()
+    for key in ("a", "b", "c"):
+        alignment = shift if key == "b" else np.eye(2, 3, dtype=np.float32)
+        found.add(dataclasses.replace(summary_pair(1), key=key, alignment=alignment), 0)
+    assert notes([found], manifest(100, "affine")) == [
+        "note: task `t`, split test: alignment found nothing better than leaving the images as they are in "
+        "2 of 3 pairs: a, c."
+    ]
+    assert notes([found], manifest(100)) == []
 
 
 def test_tasks_that_are_aligned_differently_are_told():
@@ -180,7 +193,10 @@ def test_inspect_knows_how_the_records_were_built(records, run, monkeypatch):
         manifest["preprocessing"]["align"] = align
         (records / "manifest.json").write_text(json.dumps(manifest))
         out = run("inspect", records)[1]
-        assert (out.count("note:"), out.count(told)) == (2, 2)
+        # Their alignment is the identity, which is told only where there should be another.
+        unaligned = out.count("alignment found nothing")
+        assert (out.count("note:") - unaligned, out.count(told)) == (2, 2)
+        assert (unaligned > 0) == (align != "none")
 
 
 def damage(records, kind):

@@ -20,6 +20,7 @@ from tfmetareg.evaluation.evaluator import (
     to_csv,
     undeformed,
     with_alignment_time,
+    with_alignments,
 )
 from tfmetareg.evaluation.overlap import agreement, pair_means
 from tfmetareg.geometry.affine import points_to_moving
@@ -325,6 +326,14 @@ def test_other_alignments_take_the_place_of_the_stored_ones(turned_target):
         np.testing.assert_allclose(displacement, np.broadcast_to([3, -4], displacement.shape), atol=1e-4)
         rows, columns = slice(0, 60), slice(4, 64)
         np.testing.assert_array_equal(example["aligned"][rows, columns], example["moving"][3:63, 0:60])
+
+
+def test_pairs_that_the_alignment_found_nothing_for_are_listed():
+    still, shift = np.eye(2, 3), np.array([[1.0, 0, 2], [0, 1, 0]])
+    results = with_alignments(THREE, np.stack([shift, still, shift]))
+    assert [result.aligned for result in results] == [1, 0, 1]
+    assert summary(results)["unaligned"] == [THREE[1].key]
+    assert summary(THREE)["unaligned"] is None  # Alignment is no part of the method.
 
 
 def test_the_time_of_the_alignment_is_added_and_told_apart():

@@ -137,8 +137,62 @@ def test_agreement_is_highest_at_the_truth():
     assert alignment_search.agreement(moving, fixed, turned(0, (100, 0))) == -1
 
 
-@pytest.mark.parametrize(("kind", "stretch"), [("rigid", 1.0), ("affine", 1.1)])
-def test_simpleitk_starts_where_it_is_told_to(kind, stretch):
-    truth, shape = turned(9, (5, -7), stretch), (100, 140)
-    transform = alignment_search._transform(truth, kind, shape, 0.02)
-    np.testing.assert_allclose(alignment_search._alignment(transform, shape, 0.02), truth, atol=1e-9)
+def other_contrast(image: np.ndarray) -> np.ndarray:
+    """Bright for dark in part of the range only, so that no straight line relates the two images."""
+    return np.where(image < 128, 255 - image, 2 * (image - 64.0))
+
+
+def discs(background: float, seed: int = 0) -> np.ndarray:
+    """(128, 128): an oval with a few organs, on an even background."""
+    rows, columns = np.mgrid[:128, :128]
+    image = np.full((128, 128), background)
+    image[(rows - 64) ** 2 / 38**2 + (columns - 60) ** 2 / 24**2 < 1] = 120
+    for row, column in np.random.default_rng(seed).uniform((45, 50), (85, 72), (6, 2)):
+        image[(rows - row) ** 2 + (columns - column) ** 2 < 30] = 60
+    return ndimage.gaussian_filter(image, 1.5)
+
+
+def test_images_of_another_contrast_are_aligned():
+    truth = turned(6, (9, -7), stretch=1.05)
+    moving, fixed = noisy_pair(truth)
+    assert error(align(other_contrast(moving), fixed), truth) < 0.5
+    assert error(align(255 - moving, fixed), truth) < 0.3
+
+
+@pytest.mark.parametrize("background", [0, 255], ids=["black", "white"])
+def test_what_lies_elsewhere_before_an_even_background_is_found(background):
+    """30 pixels: beyond the search from the identity; the centres of mass start near."""
+    truth = turned(5, (24, -18), stretch=1.1)
+    moving = discs(background)
+    matrix, shift = truth[:, :2], truth[:, 2]
+    fixed = ndimage.affine_transform(moving, matrix, shift, order=1, mode="nearest")
+    assert error(align(moving, fixed), truth) < 1.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_never_worse_than_the_images_as_they_are_by_its_own_criterion(seed):
+    rng = np.random.default_rng(seed)
+    truth = turned(rng.uniform(-20, 20), rng.uniform(-30, 30, 2), rng.uniform(0.8, 1.2))
+    pair = noisy_pair(truth, seed)
+    found = align(*pair)
+    before = alignment_search.agreement(*pair, np.eye(2, 3))
+    assert np.array_equal(found, np.eye(2, 3)) or alignment_search.agreement(*pair, found) > before
+
+
+def test_an_aligned_pair_without_noise_is_left_exactly_as_it_is():
+    image = vessels()
+    assert align(image, image).tobytes() == np.eye(2, 3, dtype=np.float32).tobytes()
+
+
+def test_pixels_of_small_and_large_images_correspond():
+    """By hand: pixel 1 of the image shrunk by 2 covers pixels 2 and 3: its centre lies at 2.5."""
+    small = np.array([[1.0, 0, 1], [0, 1, -2]])
+    large = alignment_search._enlarged(small, 2)
+    np.testing.assert_allclose(large @ [0.5, 0.5, 1], [2.5, -3.5])  # Pixel (0, 0) lies at (1, -2).
+    np.testing.assert_allclose(alignment_search._reduced(large, 2), small)
+
+
+def test_a_likely_shift_is_a_lower_bound_and_0_for_unrelated_images():
+    moving, fixed = noisy_pair(turned(0, (16, 12)))
+    assert 17 < alignment_search.likely_shift(moving, fixed) <= 20
+    assert alignment_search.likely_shift(vessels(1), vessels(2)) == 0
