@@ -76,7 +76,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
     """
     parser = build_parser()
     try:
-        values = parser.parse_args(_with_config_paths(expand_short_form(arguments)))
+        values = parser.parse_args(_with_config_paths(_files_first(expand_short_form(arguments))))
     except ArgumentError as error:
         raise UserError(_explain(str(error))) from None
     config = _instantiated(parser, values)
@@ -119,20 +119,27 @@ def expand_short_form(arguments: Sequence[str]) -> list[str]:
     if len(images) < 2 or any(image.startswith("-") for image in images):
         raise UserError("`register` needs two images: `tfmetareg register MOVING FIXED [options]`.")
     moving, fixed = images
-    # What comes later counts: files of options, what the short form stands for, the user's own, the images.
-    further = list(arguments[3:])
-    files = [place for place, argument in enumerate(further) if argument.partition("=")[0] == "--config"]
-    of_files = {place + more for place in files for more in range(1 if "=" in further[place] else 2)}
     return [
-        *(argument for place, argument in enumerate(further) if place in of_files),
         f"--register.output={Path(moving).parent}",
         "--register.weights=start",
         "--register.align=affine",
-        *(argument for place, argument in enumerate(further) if place not in of_files),
+        *arguments[3:],
         "--mode=register",
         f"--register.moving={moving}",
         f"--register.fixed={fixed}",
     ]
+
+
+def _files_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with each `--config NAME` ahead of all others: what comes later counts.
+
+    >>> _files_first(["--seed=1", "--config", "a.yaml", "--config=b.yaml"])
+    ['--config', 'a.yaml', '--config=b.yaml', '--seed=1']
+    """
+    files = [place for place, argument in enumerate(arguments) if argument.partition("=")[0] == "--config"]
+    of_files = {place + more for place in files for more in range(1 if "=" in arguments[place] else 2)}
+    ordered = sorted(range(len(arguments)), key=lambda place: place not in of_files)
+    return [arguments[place] for place in ordered]
 
 
 def config_path(name: str) -> str:

@@ -152,6 +152,7 @@ def test_a_missing_config_file_is_refused_by_name(tmp_path):
 def test_an_argument_wins_over_the_config_file(tmp_path):
     (tmp_path / "a.yaml").write_text("pretrain:\n  steps: 3\n  batch_size: 5\n")
     found = parse("--config", tmp_path / "a.yaml", "--pretrain.steps=7").pretrain
+    assert parse("--pretrain.steps=7", "--config", tmp_path / "a.yaml").pretrain == found
     assert (found.steps, found.batch_size) == (7, 5)
 
 
