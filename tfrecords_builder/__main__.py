@@ -273,7 +273,7 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from tfrecords_builder.contact_sheet import PAIRS_PER_SPLIT, draw_contact_sheet
+    from tfrecords_builder.contact_sheet import MOST_SPLITS, PAIRS_PER_SPLIT, draw_contact_sheet
     from tfrecords_builder.inspection import inspect_records, notes, table
 
     manifest, summaries = inspect_records(options.records, examples=PAIRS_PER_SPLIT if options.figure else 0)
@@ -284,7 +284,8 @@ def _inspect(options: argparse.Namespace) -> None:
         print(line)
     if options.figure:
         draw_contact_sheet(summaries, options.figure)
-        print(f"contact sheet: {options.figure}")
+        some = f", {MOST_SPLITS} splits at most" if len(summaries) > MOST_SPLITS else ""
+        print(f"contact sheet: {options.figure}{some}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from tfmetareg.types import ImagePair, is_aligned
 from tfrecords_builder.inspection import SplitSummary, landmark_distances
 
 PAIRS_PER_SPLIT = 2
+# More rows take minutes to draw, and nobody looks at them: of many splits an even choice is shown.
+MOST_SPLITS = 40
 _FORMATS = (".png", ".pdf", ".svg")
 _COLUMNS = ("moving", "fixed", "moving magenta, fixed green")
 _ALIGNED = "the same, moving aligned"
@@ -26,7 +29,7 @@ _LETTERS, _LINE_INCHES = 28, 0.11  # Of a line of a label below a panel.
 
 
 def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
-    """Publishes the figure: a row per split, each pair as moving image, fixed image and their overlay.
+    """Publishes the figure: a row per split (of many, every n-th), with moving, fixed, overlay of each pair.
 
     For aligned pairs a second overlay shows the moving image after alignment. Rings are fixed landmarks,
     crosses are moving landmarks, joined by lines, with their mean distance below. Labels are outlined.
@@ -44,7 +47,7 @@ def draw_contact_sheet(summaries: Sequence[SplitSummary], path: Path) -> None:
 
     # Names of files and tasks may hold any character: none of them is a formula.
     with matplotlib.rc_context({"text.parse_math": False}):
-        figure = _draw_sheet(summaries)
+        figure = _draw_sheet(summaries[:: math.ceil(len(summaries) / MOST_SPLITS)])
         try:
             with published(path) as temporary:
                 figure.savefig(temporary)

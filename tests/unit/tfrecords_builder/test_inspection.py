@@ -141,6 +141,17 @@ def test_the_contact_sheet_has_a_panel_for_the_alignment_only_where_there_is_one
     assert heights == [255, 205]
 
 
+def test_of_many_splits_the_contact_sheet_shows_an_even_choice(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(contact_sheet, "MOST_SPLITS", 3)
+    monkeypatch.setattr(contact_sheet, "_draw_sheet", lambda chosen: drawn.append(chosen) or Figure())
+    splits = [SplitSummary(Task(f"task{number}", "source", "OCTA", {}), "test") for number in range(7)]
+    for count in (3, 4, 7):
+        contact_sheet.draw_contact_sheet(splits[:count], tmp_path / "sheet.png")
+    names = [[summary.task.name[-1] for summary in chosen] for chosen in drawn]
+    assert names == [["0", "1", "2"], ["0", "2"], ["0", "3", "6"]]
+
+
 def test_the_contact_sheet_outlines_every_label():
     labels = np.zeros((2, 100, 100), np.uint8)
     labels[:, 20:30, 40:60] = 1
