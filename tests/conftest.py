@@ -49,7 +49,7 @@ SLOW = (
     "unit/tfrecords_builder/test_synthetic.py",
 )
 # Marked `long`, too: whole comparisons, kills of builds, round trips through every format, the wheel, the
-# notebook, the benchmark's processes.
+# notebook, the benchmark's processes. A few tests of other files have the mark themselves.
 LONG = (
     "e2e/test_benchmarks.py",
     "e2e/test_label_evaluation.py",

@@ -356,6 +356,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_t
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [(), ("--register.fit=native", "--register.figures=false")])
 def test_a_pair_of_2048x1536_takes_less_than_2_gb(tmp_path, more):
     save_weights(build_model("vxm_dense", (128, 128)), tmp_path / "model.h5")

@@ -255,6 +255,7 @@ def test_reproduce_makes_the_table_and_the_report(records_root, tmp_path, capsys
 FEW = "--image-size 64 64 --source-test-pairs 2 --target-finetune 4 --target-test 2"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("builder", "folder", "align", "pairs"),
     [
@@ -396,6 +397,7 @@ def wait_for_steps(workdir: Path, count: int) -> None:
     raise TimeoutError(f"{log} did not reach {count} lines.")
 
 
+@pytest.mark.long
 def test_killed_and_interrupted_runs_end_as_an_undisturbed_one(records_root, tmp_path):
     undisturbed = start(records_root, tmp_path / "whole")
     disturbed = start(records_root, tmp_path / "parts")

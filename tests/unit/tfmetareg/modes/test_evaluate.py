@@ -133,6 +133,7 @@ def evaluated(opened, **options) -> Path:
     return workdir.path
 
 
+@pytest.mark.long
 def test_rows_of_one_process_are_those_of_a_process_each(opened, two_weights, monkeypatch, capsys):
     """To the last bit, though the network is built and traced only once."""
     alone = {}
