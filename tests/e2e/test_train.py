@@ -151,12 +151,14 @@ def test_a_refused_command_leaves_the_record_of_the_run_alone(workdir, records_r
     assert json.loads((workdir / "results" / "finetune.json").read_text())["seed"] == 0
 
 
+@pytest.mark.long
 def test_a_stage_is_the_same_whatever_ran_before_it_in_the_process(workdir, records_root, tmp_path):
     assert run("reproduce", records_root, tmp_path, "--reproduce.rows=[transfer,ours_10]") == 0
     alone, after_others = (weights(folder / "reptile" / "model.h5") for folder in (workdir, tmp_path))
     assert all(np.array_equal(one, other) for one, other in zip(alone, after_others))
 
 
+@pytest.mark.long
 def test_tasks_side_by_side_end_with_the_weights_of_one_after_the_other(workdir, records_root, tmp_path):
     options = ["--reptile.inner_optimizer=sgd", "--reptile.inner_learning_rate=0.1"]
     options += ["--reptile.reset_inner=task", f"--reptile.init={workdir / 'pretrain' / 'model.h5'}"]

@@ -227,12 +227,12 @@ def test_a_file_wins_over_the_preset_of_its_name(tmp_path, monkeypatch):
     assert parse("--config=embedded").pretrain.steps == 1500
 
 
-def test_of_two_files_and_an_argument_the_last_wins(tmp_path):
+def test_of_two_files_the_last_wins_and_an_argument_over_both(tmp_path):
     (tmp_path / "a.yaml").write_text("pretrain:\n  steps: 3\n")
     both = ["--config", "embedded", f"--config={tmp_path / 'a.yaml'}"]
     assert parse(*both).pretrain.steps == 3
     assert parse(*reversed(both[2:]), "--config=embedded").pretrain.steps == 1500
-    assert parse("--pretrain.steps=7", *both).pretrain.steps == 3
+    assert parse("--pretrain.steps=7", *both).pretrain.steps == 7
 
 
 @pytest.mark.parametrize("name", ["configs/reptile.yaml", "reptile.yaml", "reptile", "/none/reptile.yaml"])

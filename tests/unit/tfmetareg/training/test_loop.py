@@ -95,6 +95,7 @@ def test_the_step_is_traced_once(make_stage):
     assert stage.traces == 1
 
 
+@pytest.mark.long
 def test_a_step_for_an_accelerator_is_one_xla_program_with_the_same_numbers(make_stage):
     disable_op_determinism()  # XLA has no such gradient of max pooling.
     plain, compiled = make_stage("reptile"), make_stage("reptile")
@@ -108,6 +109,7 @@ def test_a_step_for_an_accelerator_is_one_xla_program_with_the_same_numbers(make
         np.testing.assert_allclose(one, other, atol=2e-4)
 
 
+@pytest.mark.long
 def test_it_is_xla_that_compiles_for_an_accelerator_and_its_refusal_is_shown(make_stage):
     """XLA has no strings."""
     stage = make_stage("pretrain")
@@ -144,6 +146,7 @@ def test_a_stop_request_takes_effect_after_the_step_and_is_saved(make_stage, tmp
     assert all(np.array_equal(a, b) for a, b in zip(stage.everything(), resumed.everything()))
 
 
+@pytest.mark.long
 def test_a_batch_fetched_ahead_for_an_accelerator_is_used_before_stopping(make_stage, tmp_path):
     disable_op_determinism()
     whole, stopped, resumed = (make_stage("pretrain") for _ in range(3))
