@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import traceback
@@ -208,15 +207,12 @@ def _request(options: argparse.Namespace) -> Request:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from tfmetareg.data.schema import note_origin
     from tfrecords_builder.build import build
-    from tfrecords_builder.publish import publishing
 
     request = _request(options)
     splits = _splits(options, request)
-    tasks = SOURCES[options.source].tasks(request)
     build(
-        tasks,
+        SOURCES[options.source].tasks(request),
         options.output,
         preprocessing=requested_preprocessing(options, request),
         shards=options.shards,
@@ -226,12 +222,10 @@ def _build(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         problems=request.problems,
         inputs=_inputs(options),
+        origin=options.input if options.source == "pairs" else None,  # Its keys are the names of the files.
         workers=options.workers,
         engine=_engine(options),
     )
-    if options.source == "pairs":  # Its keys are the names of the files.
-        with contextlib.suppress(OSError), publishing(options.output):
-            note_origin(options.output, [task.name for task in tasks], options.input)
 
 
 def _splits(options: argparse.Namespace, request: Request) -> Optional[SplitFile]:

@@ -59,6 +59,7 @@ def build(
     overwrite: bool = False,
     problems: Optional[Problems] = None,
     inputs: Optional[Sequence[Path]] = None,
+    origin: Optional[Path] = None,
     workers: int = 1,
     engine: Optional[Engine] = None,
     say: PrintLine = print,
@@ -89,6 +90,7 @@ def build(
         problems: collects mistakes in the tasks' input.
         inputs: all files and folders that the tasks are read from. If given, a
             stopped build can be continued, unless one of them has changed.
+        origin: folder that the pairs' keys name files of; noted, so that figures can show these.
         workers: largest number of processes. Few pairs, and tasks whose pairs are
             not `LazyPairs`, are built in this process.
         engine: runs the jobs in place of `workers`.
@@ -114,7 +116,7 @@ def build(
     identity = None
     if inputs is not None:
         identity = build_identity(tasks, inputs, output, preprocessing, plan, shards)
-        if finish_published(output, names, identity):
+        if finish_published(output, names, identity, origin):
             say(f"{output}: built already by the run before, which was stopped as it ended.")
             return Manifest.read(output)
     planned = tuple(
@@ -131,7 +133,7 @@ def build(
         problems.raise_any()
         written = _write(planned, groups, staging, shards, seed, run)
         manifest = dataclasses.replace(manifest, tasks=written)
-        merged = publish(staging, output, manifest, overwrite=overwrite)
+        merged = publish(staging, output, manifest, overwrite=overwrite, origin=origin)
     _report(output, written, time.monotonic() - started, say)
     return merged
 

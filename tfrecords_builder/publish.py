@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
-from tfmetareg.data.schema import MANIFEST, PER_TASK, SPLITS, Manifest, Task
+from tfmetareg.data.schema import MANIFEST, PER_TASK, SPLITS, Manifest, Task, note_origin
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256, write_text
 from tfmetareg.lock import Lock
@@ -188,7 +188,9 @@ def _check_same(output: Path, old: Manifest, new: Manifest) -> None:
         )
 
 
-def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> Manifest:
+def publish(
+    staging: Path, output: Path, new: Manifest, *, overwrite: bool, origin: Optional[Path] = None
+) -> Manifest:
     """Moves the shards of `new` from `staging` into `output` and replaces its manifest.
 
     New shards are moved first, then the manifest is replaced, then old shards
@@ -196,6 +198,13 @@ def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> M
     name of a new one but other content, its task is removed from the manifest
     before the file is replaced: a kill in between leaves complete records
     without that task.
+
+    Args:
+        staging: the build's `staging_folder`.
+        output: records folder.
+        new: manifest of the tasks to add.
+        overwrite: replace tasks that exist already.
+        origin: folder that the tasks' keys name files of, noted beside the manifest.
 
     Raises:
         UserError: as `manifest_with`; `output` cannot be written.
@@ -212,14 +221,23 @@ def publish(staging: Path, output: Path, new: Manifest, *, overwrite: bool) -> M
             for file in _files(new.tasks):
                 os.replace(staging / file, output / file)
             _replace_manifest(output, staging, merged)
+            _note_origin(output, new, origin)
             _sweep(output, merged, new)
     except OSError as error:
         raise _unwritable(output, error) from None
     return merged
 
 
-def finish_published(output: Path, tasks: Sequence[str], identity: str) -> bool:
+def finish_published(
+    output: Path, tasks: Sequence[str], identity: str, origin: Optional[Path] = None
+) -> bool:
     """Cleans up after an earlier run of this build that was killed after it had published.
+
+    Args:
+        output: records folder.
+        tasks: names of the tasks to build.
+        identity: the build's `build_identity`.
+        origin: as for `publish`.
 
     Returns:
         Whether there was such a run.
@@ -231,9 +249,16 @@ def finish_published(output: Path, tasks: Sequence[str], identity: str) -> bool:
         merged, new = Manifest.read(output), Manifest.read(staging / _PUBLISHED)
         if not all(task in merged.tasks for task in new.tasks):
             return False
+        _note_origin(output, new, origin)
         _sweep(output, merged, new)
         discard(staging)
     return True
+
+
+def _note_origin(output: Path, new: Manifest, origin: Optional[Path]) -> None:
+    if origin:
+        with contextlib.suppress(OSError):  # It serves figures alone.
+            note_origin(output, [task.name for task in new.tasks], origin)
 
 
 def _replace_manifest(output: Path, staging: Path, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tfmetareg.data.schema import MANIFEST, Manifest, Shard, Split, Task, shard_name
+from tfmetareg.data.schema import MANIFEST, Manifest, Shard, Split, Task, origin, shard_name
 from tfmetareg.errors import UserError
 from tfmetareg.files import sha256
 from tfrecords_builder import publish as module
@@ -212,6 +212,17 @@ def test_a_build_killed_after_it_had_published_is_finished_by_the_next(tmp_path,
     assert finish_published(output, TASKS, "one")
     assert not finish_published(output, TASKS, "one")
     assert sorted(os.listdir(output)) == sorted([MANIFEST, shard_name("octa", "train", 0, 1)])
+
+
+def test_a_build_killed_before_it_had_noted_the_origin_notes_it_when_it_is_finished(tmp_path, monkeypatch):
+    output = tmp_path / "r"
+    monkeypatch.setattr(module, "note_origin", interrupted)
+    with pytest.raises(KeyboardInterrupt), staging_folder(output, TASKS, "one") as staging:
+        publish(staging, output, stage(staging, ["x"]), overwrite=True, origin=tmp_path)
+    monkeypatch.undo()
+    assert finish_published(output, TASKS, "one", tmp_path)
+    assert origin(output, "octa") == output / ".."
+    assert len(os.listdir(output)) == 3  # the manifest, a shard, and where the images came from
 
 
 def interrupted(*arguments):
