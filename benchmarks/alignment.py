@@ -187,6 +187,13 @@ METHODS: dict[str, Align] = {
 }
 
 
+def summed_up(qualities: Sequence[float], scale: Scale) -> list[str]:
+    """Cells of a table: mean, median and worst pair."""
+    worst = max(qualities) if scale.less_is_better else min(qualities)
+    digits = 2 if scale.less_is_better else 3
+    return [f"{each:.{digits}f}" for each in (np.mean(qualities), np.median(qualities), worst)]
+
+
 def table(sets: Sequence[PairSet], rows: Sequence[dict[str, Row]]) -> str:
     """The measurements as a Markdown table."""
     lines = [
@@ -195,12 +202,9 @@ def table(sets: Sequence[PairSet], rows: Sequence[dict[str, Row]]) -> str:
     ]
     for found, by_method in zip(sets, rows):
         for name, row in by_method.items():
-            worst = max(row.qualities) if found.scale.less_is_better else min(row.qualities)
-            numbers = [np.mean(row.qualities), np.median(row.qualities), worst]
-            digits = 2 if found.scale.less_is_better else 3
             timed = ["-", "-"] if name == "as they are" else [f"{row.milliseconds:.0f}", len(row.unmoved)]
             cells = [found.name, len(found.pairs), found.scale.name, name]
-            cells += [f"{number:.{digits}f}" for number in numbers] + timed
+            cells += summed_up(row.qualities, found.scale) + timed
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 

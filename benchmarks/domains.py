@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import machine
-from benchmarks.alignment import NCC, PIXELS, PairSet, Scale, real_sets
+from benchmarks.alignment import NCC, PIXELS, PairSet, Scale, real_sets, summed_up
 from tfmetareg.evaluation import metrics
 from tfmetareg.evaluation.overlap import dice
 from tfmetareg.evaluation.peers import PEERS, peer
@@ -114,13 +114,9 @@ def table(sets: Sequence[PairSet], rows: Sequence[dict[str, Row]]) -> str:
     ]
     for found, by_method in zip(sets, rows):
         for name, row in by_method.items():
-            worst = (max if found.scale.less_is_better else min)(row.qualities)
-            digits = 2 if found.scale.less_is_better else 3
-            numbers = [
-                f"{each:.{digits}f}" for each in (np.mean(row.qualities), np.median(row.qualities), worst)
-            ]
             timed = [f"{np.mean(row.folding_percent):.3f}", f"{np.median(row.seconds):.3f}"]
-            cells = [found.name, len(found.pairs), found.scale.name, name, *numbers, *timed]
+            cells = [found.name, len(found.pairs), found.scale.name, name]
+            cells += summed_up(row.qualities, found.scale) + timed
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 

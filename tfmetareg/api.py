@@ -108,9 +108,9 @@ class Registration(RegisteredPair):
         return Path(folder)
 
     def _repr_html_(self) -> str:
-        content = io.BytesIO()
         from tfmetareg.report.registration import figure_compared  # Slow to import.
 
+        content = io.BytesIO()
         figure_compared(panels(self).decided()).savefig(content, format="png", dpi=_DOTS_PER_INCH)
         picture = base64.b64encode(content.getvalue()).decode()
         notes = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
